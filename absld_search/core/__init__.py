@@ -1,0 +1,1 @@
+"""What happens inside one training. Torch, and neither Ray, Optuna nor MLflow."""

@@ -1,0 +1,64 @@
+"""Attacks as functions. Inputs in [0, 1]; a radius may be one number or one per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+LossFn = Callable[[Tensor], Tensor]  # x (B, ...) -> per-sample loss (B,) to ascend
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside, and as it was afterwards: an attack must not move running statistics."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def start_noise(x: Tensor, start: str, eps: Tensor | float) -> Tensor:
+    """One draw from the default generator: "gaussian" 0.001 * N(0, 1) as TRADES, "uniform" in the eps-ball."""
+    if start == "gaussian":
+        return 0.001 * torch.randn_like(x)
+    if start == "uniform":
+        return (2 * torch.rand_like(x) - 1) * per_sample(eps, x)
+    raise ValueError(f"start must be 'gaussian' or 'uniform', not {start!r}")
+
+
+def pgd(
+    x: Tensor,
+    loss_fn: LossFn,
+    eps: Tensor | float,
+    step_size: Tensor | float,
+    num_steps: int,
+    noise: Tensor,
+) -> Tensor:
+    """Projected gradient ascent in the L-infinity ball (Madry et al., ICLR 2018, arXiv:1706.06083).
+
+    `x` (B, ...) in [0, 1]; `eps`, `step_size` in pixel units, a number or (B,); `noise` shaped as `x` is where
+    it starts. Returns the last iterate, detached, inside both the ball and [0, 1]. Needs no gradient of any
+    parameter and leaves none behind.
+    """
+    eps, step_size = per_sample(eps, x), per_sample(step_size, x)
+    low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    x_adv = (x + noise).clamp(0, 1)
+    for _ in range(num_steps):
+        x_adv.requires_grad_(True)
+        with torch.enable_grad():
+            loss = loss_fn(x_adv).sum()
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        x_adv = (x_adv.detach() + step_size * gradient.sign()).clamp(low, high)
+    return x_adv.detach()
+
+
+def per_sample(value: Tensor | float, x: Tensor) -> Tensor | float:
+    """A (B,) tensor reshaped so that it broadcasts over `x`; a number as it is."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.view(-1, *[1] * (x.ndim - 1))
+    return value

@@ -1,0 +1,54 @@
+"""Checkpoints: atomic, hashed, loadable without running any code that came with them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from absld_search.core.files import sha256, write_atomic
+
+KEEP = 2  # the newest, and the one before in case the newest is damaged
+NAME = re.compile(r"epoch-(\d{5})-([0-9a-f]{16})\.pt")
+log = logging.getLogger(__name__)
+
+
+def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
+    """Write the state after `epoch`. The name carries the content's hash, so that one rename publishes both."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    path = folder / f"epoch-{epoch:05d}-{sha256(content)[:16]}.pt"
+    write_atomic(path, content)
+    for _, old in _found(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest state that is whole, on the CPU; damaged ones are skipped and said. None: start anew."""
+    for _, path in _found(folder):
+        content = path.read_bytes()
+        match = NAME.fullmatch(path.name)
+        if match and sha256(content)[:16] == match[2]:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        log.warning("checkpoint %s is damaged; the one before it is used", path)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Delete all checkpoints of a training that is complete."""
+    for _, path in _found(folder):
+        path.unlink(missing_ok=True)
+
+
+def _found(folder: Path) -> list[tuple[int, Path]]:
+    """(epoch, path), newest first; of two for one epoch the later written."""
+    named = [(NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.pt")]
+    found = [(int(match[1]), path) for match, path in named if match]
+    return sorted(found, key=lambda item: (item[0], item[1].stat().st_mtime_ns), reverse=True)

@@ -1,0 +1,68 @@
+"""Per-sample losses and class means. No mean over a batch hides in here: the caller writes it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_labels(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+    """softmax(logits / temperature): (B, C) and () or (B,) -> (B, C). A new tensor; the logits stay as they are.
+
+    Differs from the released code: ABSLD's divides its logits in place, so that two "copies" which share
+    storage both end up divided by the product of both temperatures.
+    """
+    if isinstance(temperature, Tensor) and temperature.ndim == 1:
+        temperature = temperature[:, None]
+    return F.softmax(logits / temperature, dim=1)
+
+
+def kl_div(targets: Tensor, logits: Tensor) -> Tensor:
+    """KL(targets || softmax(logits)) of each sample, summed over classes: (B, C), (B, C) -> (B,).
+
+    Exact at extreme logits, where log(softmax) is -inf, and at targets of exactly zero.
+    """
+    return (torch.special.xlogy(targets, targets) - targets * F.log_softmax(logits, dim=1)).sum(1)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each sample: (B, C), (B,) -> (B,)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The best wrong logit minus the right one, positive where the sample is lost: (B, C), (B,) -> (B,)."""
+    right = logits.gather(1, y[:, None])[:, 0]
+    wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return wrong - right
+
+
+def cw_loss(logits: Tensor, y: Tensor, confidence: float = 50.0) -> Tensor:
+    """The Carlini-Wagner objective that an attack ascends (S&P 2017, arXiv:1608.04644): the margin, cut off
+    above `confidence`: (B, C), (B,) -> (B,)."""
+    return margin(logits, y).clamp(max=confidence)
+
+
+class ClassMeans:
+    """Means per class over an epoch, of any number of per-sample signals, without waiting for the device."""
+
+    def __init__(self, num_classes: int, device: torch.device | str) -> None:
+        self.num_classes, self.device = num_classes, device
+        self.count = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, y: Tensor, per_sample: dict[str, Tensor]) -> None:
+        """Take in one batch: labels (B,) and signals (B,)."""
+        self.count.index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
+        for name, values in per_sample.items():
+            total = self.sums.setdefault(name, torch.zeros_like(self.count))
+            total.index_add_(0, y, values.detach().to(torch.float64))
+
+    def means(self) -> dict[str, Tensor]:
+        """{signal: (C,)} in float64; nan for a class without a sample."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def overall(self) -> dict[str, float]:
+        """{signal: mean over all samples}."""
+        return {name: float(total.sum() / self.count.sum()) for name, total in self.sums.items()}

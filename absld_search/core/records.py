@@ -1,0 +1,124 @@
+"""What a training leaves behind: its epoch log, its rows of the result tables, its student."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from absld_search.core.evaluation import KINDS, Outcome
+from absld_search.core.files import write_atomic
+from absld_search.core.trainer import by_class
+
+Outcomes = Mapping[str, list[Outcome]]  # split -> one outcome per attack
+
+
+def save_student(folder: Path, student: nn.Module) -> None:
+    """`model.safetensors` in `folder`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+
+
+class EpochLog:
+    """`epochs.jsonl`: a line per epoch, appended while training; the last line of an epoch counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as handle:
+            # A kill can have torn the line before this one; starting with a line end fences it off.
+            handle.write("\n" + json.dumps({"epoch": epoch, "metrics": dict(metrics)}))
+
+    def read(self) -> dict[int, dict[str, float]]:
+        """{epoch: metrics} in order."""
+        found: dict[int, dict[str, float]] = {}
+        for line in self._lines():
+            try:
+                record = json.loads(line)
+                found[record["epoch"]] = record["metrics"]
+            except ValueError:
+                continue  # torn by a kill: its epoch is logged again
+        return dict(sorted(found.items()))
+
+    def last(self) -> dict[str, float]:
+        """The newest epoch's metrics."""
+        return list(self.read().values())[-1]
+
+    def _lines(self) -> Iterator[str]:
+        if self.path.exists():
+            yield from self.path.read_text(encoding="utf-8").splitlines()
+
+
+def _prefix(split: str) -> str:
+    return "" if split == "val" else f"{split}/"
+
+
+def metrics_of(outcomes: Outcomes) -> dict[str, float]:
+    """Accuracies by their names: plain on val, `test/...` on test."""
+    return {
+        f"{_prefix(split)}{name}": value
+        for split, found in outcomes.items()
+        for outcome in found
+        for name, value in outcome.summary().items()
+    }
+
+
+def metrics_with_classes(outcomes: Outcomes) -> dict[str, float]:
+    """The same, and every class's accuracy, `<kind>_accuracy/class_03`."""
+    found = metrics_of(outcomes)
+    for split, several in outcomes.items():
+        for outcome in several:
+            word = KINDS[outcome.attack]
+            accuracy = torch.from_numpy(outcome.classes()[0])
+            found |= by_class(f"{_prefix(split)}{word}_accuracy", accuracy)
+    return found
+
+
+def epoch_rows(key: str, log: EpochLog) -> list[dict[str, Any]]:
+    """Rows of the epochs table."""
+    return [
+        {"training": key, "epoch": epoch, "metric": name, "value": value}
+        for epoch, metrics in log.read().items()
+        for name, value in metrics.items()
+    ]
+
+
+def class_rows(key: str, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Rows of the classes table."""
+    return [
+        {
+            "training": key,
+            "split": split,
+            "attack": outcome.attack,
+            "class": label,
+            "n": int(n),
+            "accuracy": float(accuracy) if n else None,
+        }
+        for split, found in outcomes.items()
+        for outcome in found
+        for label, (accuracy, n) in enumerate(zip(*outcome.classes(), strict=True))
+    ]
+
+
+def image_rows(key: str, outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Rows of the images table: one verdict each."""
+    return [
+        {
+            "training": key,
+            "split": split,
+            "attack": outcome.attack,
+            "image": int(image),
+            "label": int(label),
+            "correct": bool(right),
+        }
+        for split, found in outcomes.items()
+        for outcome in found
+        for image, label, right in zip(outcome.ids, outcome.labels, outcome.correct, strict=True)
+    ]

@@ -1,0 +1,228 @@
+"""One training from words to numbers. Needs neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from absld_search.core import checkpoints, data, evaluation, models, records, results, teachers
+from absld_search.core.files import sha256
+from absld_search.core.methods import METHODS
+from absld_search.core.methods.base import checked, in_range, knobs
+from absld_search.core.trainer import EpochEnd, NonFinite, Schedule, Trainer
+from absld_search.words import integer, number, require_known
+from absld_search.workloads import TeacherSpec, Workload, workload
+
+COMPUTE_VERSION = 1  # raised by hand when the same configuration would give other numbers
+SEARCH_ATTACKS = ("clean", "pgd20")
+TEST_ATTACKS = ("clean", "pgd20", "cw20")
+SCHEDULE: dict[str, dict[str, float]] = {
+    "epochs": {"low": 1},
+    "batch_size": {"low": 2},  # batch norm has no statistics of one image
+    "learning_rate": {"above": 0},
+    "momentum": {"low": 0, "high": 1},
+    "weight_decay": {"low": 0},
+}
+Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """A configuration, whole and checked, plus the seed, device and splits of one training of it."""
+
+    workload: str
+    method: str
+    teacher: str
+    hyperparameters: Mapping[str, float | int | str]  # of the method, every one
+    schedule: Schedule
+    seed: int = 0
+    device: str = "cpu"
+    test: bool = False  # the confirm stage: evaluate on test too, once, at the end
+
+    @classmethod
+    def from_words(
+        cls,
+        words: Mapping[str, Any],
+        workload_name: str,
+        seed: int = 0,
+        device: str = "cpu",
+        test: bool = False,
+    ) -> TrialConfig:
+        """The only gate from words to types. Raises: UsageError naming the field and the nearest word."""
+        setting = workload(workload_name)
+        rest = dict(words)
+        method = require_known("method", str(rest.pop("method", "absld")), METHODS)
+        teacher = require_known("teacher", str(rest.pop("teacher", setting.teacher)), setting.teachers)
+        schedule = _schedule(setting, {key: rest.pop(key) for key in list(rest) if key in SCHEDULE})
+        values = _hyperparameters(setting, method, rest)
+        return cls(workload_name, method, teacher, values, schedule, seed, device, test)
+
+    @property
+    def hash(self) -> str:
+        """The identity of the configuration: same hash, same training at the same seed."""
+        asked = {
+            "workload": self.workload,
+            "method": self.method,
+            "teacher": self.teacher if METHODS[self.method].teacher_roles else None,
+            "hyperparameters": dict(self.hyperparameters),
+            "schedule": asdict(self.schedule),
+            "compute": COMPUTE_VERSION,
+        }
+        return sha256(json.dumps(asked, sort_keys=True).encode())[:16]
+
+    @property
+    def key(self) -> str:
+        """The identity of the training."""
+        return f"{self.hash}-s{self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a queue or a file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> TrialConfig:
+        """The inverse of `to_dict`."""
+        schedule = {**plain["schedule"], "milestones": tuple(plain["schedule"]["milestones"])}
+        return cls(**{**plain, "schedule": Schedule(**schedule)})
+
+
+def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every knob of `method`: given, or the workload's, or the paper's value. Raises: UsageError."""
+    known = knobs(METHODS[method])
+    unknown_to(method, given)
+    settled = {**_attack_of(setting), **{k: v for k, v in setting.defaults.items() if k in known}, **given}
+    values = {name: field.default for name, field in known.items()}
+    values |= {name: checked(METHODS[method], name, value) for name, value in settled.items()}
+    METHODS[method](**values)  # what one knob demands of another is checked by the method itself
+    return values
+
+
+def unknown_to(method: str, words: Iterable[str]) -> None:
+    """Raises: UsageError for the first of `words` that no training of `method` knows."""
+    valid = [*knobs(METHODS[method]), *SCHEDULE, "method", "teacher"]
+    for word in words:
+        require_known("parameter", word, valid)
+
+
+def _attack_of(setting: Workload) -> dict[str, float | int]:
+    return {"eps": setting.eps, "step_size": setting.step_size, "num_steps": setting.num_steps}
+
+
+def _schedule(setting: Workload, given: Mapping[str, Any]) -> Schedule:
+    values = {name: getattr(setting, name) for name in SCHEDULE}
+    for name, value in given.items():
+        convert = integer if isinstance(values[name], int) else number
+        values[name] = in_range(name, convert(name, value), SCHEDULE[name])
+    return Schedule(**values, milestones=setting.milestones, lr_factor=setting.lr_factor)
+
+
+def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0) -> dict[str, float]:
+    """Train, evaluate, write the Parquet shard into `folder`; its metrics (fractions; `test/` for test).
+
+    Called again after a kill it goes on from the newest whole checkpoint, at most one epoch or
+    `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once.
+    Raises: NonFinite, and then no metric of this training is worth anything.
+    """
+    finished = results.read_result(folder)
+    if finished is not None:
+        return finished
+    torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
+    with torch.random.fork_rng():
+        return _Run(config, folder, report, checkpoint_seconds).run()
+
+
+class _Run:
+    """What one call of `run_trial` holds on to."""
+
+    def __init__(self, config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float) -> None:
+        self.config, self.folder, self.report = config, folder, report
+        self.setting = workload(config.workload)
+        self.train, self.val = data.load(self.setting.dataset, self.setting.split, config.device)
+        self.trainer = _trainer(config, self.setting, self.train)
+        self.checkpoint_seconds, self.saved_at = checkpoint_seconds, time.monotonic()
+        self.log = records.EpochLog(folder / "epochs.jsonl")
+
+    def run(self) -> dict[str, float]:
+        state = checkpoints.newest(self.folder)
+        if state is not None:
+            self.trainer.load_state_dict(state)
+        self.trainer.run(self.on_epoch)
+        outcomes = self.evaluate("val", SEARCH_ATTACKS)
+        if self.config.test:
+            outcomes |= self.evaluate("test", TEST_ATTACKS)
+        metrics = records.metrics_of(outcomes)
+        self.write(outcomes, metrics)
+        return metrics
+
+    def on_epoch(self, end: EpochEnd) -> None:
+        last = end.number == self.config.schedule.epochs
+        if end.number % self.setting.eval_every == 0 and not last:
+            end.metrics |= records.metrics_with_classes(self.evaluate("val", SEARCH_ATTACKS))
+        self.log.append(end.number, end.metrics)
+        # After the log: a kill in between repeats the epoch and logs it once more, equal.
+        if last or time.monotonic() - self.saved_at >= self.checkpoint_seconds:
+            checkpoints.save(self.folder, end.number, self.trainer.state_dict())
+            self.saved_at = time.monotonic()
+        self.report(end.number, end.metrics)
+
+    def evaluate(self, name: str, attacks: Iterable[str]) -> dict[str, list[evaluation.Outcome]]:
+        split = self.val if name == "val" else self._test()
+        eps, step_size = float(self.config.hyperparameters["eps"]), self.setting.eval_step_size
+        try:
+            found = evaluation.evaluate(self.trainer.student, split, tuple(attacks), eps, step_size)
+        except evaluation.NonFiniteLogits as error:
+            raise NonFinite(f"{name} {error}".replace(" ", "-"), self.trainer.epoch) from None
+        return {name: found}
+
+    def _test(self) -> data.Split:
+        return data.load_test(self.setting.dataset, self.setting.split, self.config.device)
+
+    def write(self, outcomes: records.Outcomes, metrics: dict[str, float]) -> None:
+        key = self.config.key
+        epochs = self.config.schedule.epochs
+        self.log.append(epochs, {**self.log.last(), **records.metrics_with_classes(outcomes)})
+        records.save_student(self.folder, self.trainer.student)
+        rows = (
+            records.epoch_rows(key, self.log),
+            records.class_rows(key, outcomes),
+            records.image_rows(key, outcomes),
+        )
+        results.write_shard(self.folder, *rows, result=metrics)
+        checkpoints.remove(self.folder)
+
+
+def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Trainer:
+    student = models.build(setting.student, train.num_classes, train.images.shape[1], config.seed)
+    method = METHODS[config.method](**dict(config.hyperparameters))
+    roles = {role: teacher(setting, config.teacher, train) for role in method.teacher_roles}
+    return Trainer(student.to(config.device), method, roles, train, config.schedule, config.seed)
+
+
+def teacher(setting: Workload, name: str, train: data.Split) -> teachers.Network:
+    """The workload's teacher `name`, ready to be asked about `train`; made first where it is missing."""
+    file = ensure_teacher(setting, name, str(train.labels.device), say=lambda line: None)
+    return teachers.load(setting, name, file, train)
+
+
+def ensure_teacher(setting: Workload, name: str, device: str, say: Callable[[str], None]) -> teachers.TeacherFile:
+    """The teacher's file in the cache; trained first where there is none, which `say` is told."""
+    return teachers.ensure(setting, name, lambda spec: _train_teacher(setting, spec, device), say)
+
+
+def _train_teacher(setting: Workload, spec: TeacherSpec, device: str) -> tuple[nn.Module, dict[str, float]]:
+    """A teacher by its recipe, and its accuracies on val."""
+    train, val = data.load(setting.dataset, setting.split, device)
+    words = {"method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
+    config = TrialConfig.from_words(words, setting.name, spec.seed, device)
+    model = models.build(spec.model, train.num_classes, train.images.shape[1], spec.seed).to(device)
+    method = METHODS[spec.method](**dict(config.hyperparameters))
+    Trainer(model, method, {}, train, config.schedule, spec.seed).run(lambda end: None)
+    found = evaluation.evaluate(model, val, SEARCH_ATTACKS, setting.eps, setting.eval_step_size)
+    return model, records.metrics_of({"val": found})

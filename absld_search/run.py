@@ -1,0 +1,134 @@
+"""`python -m absld_search.run NAME`: a question goes in, an answer with error bars comes out.
+
+No logic in here: words come in from the command line, the plan is made, checked, carried out and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from absld_search import catalog
+from absld_search.words import UsageError
+from absld_search.workloads import SMOKE, WORKLOADS
+
+USAGE = 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name", required=False)
+@click.option("--list", "list_", is_flag=True, help="The search spaces and workloads there are.")
+@click.option("--workload", default="digits", show_default=True, help="On what the question is asked.")
+@click.option("--smoke", is_flag=True, help="Tiny everything, the same path through the code; proves the installation.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show what would run, create nothing.")
+@click.option("--print-config", is_flag=True, help="The resolved plan as JSON; create nothing.")
+@click.option("--trials", type=int, help="Configurations in each arm that has something to tune.")
+@click.option("--seeds", type=int, help="Fresh seeds with which each arm's choice is confirmed on test.  [default: 8]")
+@click.option("--search-seeds", type=int, default=1, show_default=True, help="Seeds of each configuration in search.")
+@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Fix a parameter in every arm; repeatable.")
+@click.option("--sampler", help="tpe, gp, nsga2 or random.  [default: the workload's]")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
+@click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
+@click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
+@click.option("--gpus-per-trial", type=float, default=0.0, show_default=True, help="May be a fraction.")
+@click.option("--cpus-per-trial", type=float, default=1.0, show_default=True)
+@click.option("--max-concurrent", type=int, help="Trainings at a time.  [default: what the resources allow]")
+@click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster; without it Ray starts on this machine.")
+def main(**words: Any) -> None:
+    """Answer the question of search space NAME (or of a .py file). Running it again continues."""
+    try:
+        code = _main(**words)
+    except UsageError as error:
+        click.echo(f"error: {error}", err=True)
+        code = USAGE
+    sys.exit(code)
+
+
+def _main(name: str | None, list_: bool, dry_run: bool, print_config: bool, **words: Any) -> int:
+    if list_:
+        return _list()
+    if name is None:
+        raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
+    entry = catalog.load(name)
+    from absld_search.search import plan, preflight
+
+    made = plan.resolve(_request(entry, **words), entry.space)
+    preflight.check(made)
+    from absld_search.search import describe  # only now: a refusal should not wait for SciPy
+
+    if print_config:
+        click.echo(json.dumps(describe.as_dict(made), indent=1))
+        return 0
+    click.echo(describe.opening(made))
+    if dry_run:
+        click.echo(describe.sampled(made))
+        return 0
+    return _carry_out(made)
+
+
+def _carry_out(made: Any) -> int:
+    from absld_search.search import study
+    from analysis import report
+
+    try:
+        with study.held(made):
+            started = study.Study(made)
+            code = started.run()
+            answer = report.write(made.folder)
+            started.publish(made.folder / "report", answer)
+            click.echo(report.table(answer))
+            click.echo(started.closing(code))
+    except study.Held as error:
+        click.echo(f"error: {error}", err=True)
+        return study.HELD
+    return code
+
+
+def _list() -> int:
+    click.echo("Search spaces (python -m absld_search.run NAME):")
+    for entry in catalog.entries():
+        arms, tuned = ", ".join(entry.space.arms), ", ".join(entry.space.tuned) or "nothing"
+        click.echo(f"  {entry.name:<22}{entry.question}\n{'':24}arms: {arms}; tuned: {tuned}")
+    click.echo("\nWorkloads (--workload NAME):")
+    for setting in WORKLOADS.values():
+        click.echo(f"  {setting.name:<22}{setting.summary}")
+    return 0
+
+
+def _request(entry: catalog.Entry, **words: Any) -> Any:
+    """The command line's words as a request. Raises: UsageError."""
+    from absld_search.search.ledger import sqlite_url
+    from absld_search.search.plan import Request
+
+    smoke, out = words.pop("smoke"), words["out"].absolute()
+    workload = words.pop("workload") + (SMOKE if smoke else "")
+    study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
+    if smoke:
+        words["seeds"] = words["seeds"] or 2
+    words["set"] = dict(_pair(text) for text in words.pop("set_"))
+    words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
+    words["tracking_uri"] = words["tracking_uri"] or sqlite_url(out / "mlflow.db")
+    words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
+    command = shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]])
+    return Request(**{**words, "space": entry.name, "question": entry.question, "workload": workload,
+                      "study": study, "out": out, "command": command})  # fmt: skip
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text!r} must read KEY=VALUE.")
+    return key, value
+
+
+if __name__ == "__main__":
+    os.umask(0o077)  # results may hold what others should not read
+    main()

@@ -1,0 +1,1 @@
+"""What happens around trainings: ask, schedule, remember, compare, mirror."""

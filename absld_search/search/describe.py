@@ -1,0 +1,84 @@
+"""A plan in words, before it is carried out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from absld_search import __version__
+from absld_search.search import stats
+from absld_search.search.ledger import as_json
+from absld_search.search.plan import Plan
+from absld_search.workloads import WORKLOADS
+
+ALPHA = 0.05
+
+
+def opening(plan: Plan) -> str:
+    """What will be done, on what, at what size, and where it goes."""
+    request, setting = plan.request, plan.setting
+    tuned = ", ".join(f"{arm.name} {arm.trials}" for arm in plan.arms)
+    others = ", ".join(name for name in WORKLOADS if name != setting.name) or "none yet"
+    return "\n".join(
+        [
+            f"absld_search {__version__}: {request.space} on {setting.name}",
+            f"  question   {request.question}",
+            f"  workload   {setting.summary}",
+            f"  arms       {tuned} trials, {plan.sampler} sampler, {len(plan.search_seeds)} seed(s) each, on val",
+            f"  confirm    {_confirm(plan)}",
+            f"  results    {plan.folder}",
+            f"  workloads  others: {others}",
+        ]
+    )
+
+
+def _confirm(plan: Plan) -> str:
+    seeds, comparisons = len(plan.confirm_seeds), len(plan.arms) - 1
+    text = f"each arm's choice with {seeds} fresh seeds, the same in every arm, on test"
+    if comparisons < 1:
+        return text
+    needed = stats.seeds_needed(comparisons, ALPHA)
+    lowest = stats.floor(seeds, comparisons)
+    verdict = "enough" if seeds >= needed else "too few to decide anything"
+    return f"{text}; Holm over {comparisons} comparison(s) needs {needed} ({verdict}: p can reach {lowest:.3g})"
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The resolved plan with each arm's fingerprint, as plain values."""
+    arms = {arm.name: {"trials": arm.trials, "fingerprint": plan.fingerprint(arm)} for arm in plan.arms}
+    request = {**asdict(plan.request), "out": str(plan.request.out)}
+    request |= {name: masked(request[name]) for name in ("storage", "tracking_uri")}
+    return as_json(
+        {
+            "request": request,
+            "sampler": plan.sampler,
+            "confirm_seeds": plan.confirm_seeds,
+            "arms": arms,
+        }
+    )
+
+
+def masked(url: str) -> str:
+    """A URL without its password."""
+    import sqlalchemy as sa
+
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url
+
+
+def sampled(plan: Plan, count: int = 3) -> str:
+    """The first configurations of every arm, as a study would start; nothing is stored."""
+    import optuna
+
+    from absld_search.search.arm_study import ArmStudy
+
+    lines = []
+    for arm in plan.arms:
+        study = ArmStudy(plan, arm, optuna.storages.InMemoryStorage())
+        for _ in range(min(count, arm.trials)):
+            number, params = study.ask()
+            shown = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
+            lines.append(f"  {arm.name}-{number:03d}  {shown or 'nothing to tune'}")
+    return "\n".join(["first configurations:", *lines, "dry run: nothing was created."])

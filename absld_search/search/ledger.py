@@ -1,0 +1,173 @@
+"""The one truth of a study: trials and trainings, their states, reasons and values, in its database.
+
+A trial is a configuration in an arm; a training is a configuration at a seed. Optuna's studies lie in the
+same database, but a finished Optuna trial can't be changed any more, so the whole story is told here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from absld_search.words import UsageError
+
+SCHEMA_VERSION = "1"
+WAITING, RUNNING, COMPLETE, FAILED = "WAITING", "RUNNING", "COMPLETE", "FAILED"
+BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
+
+_metadata = sa.MetaData()
+_facts = sa.Table(
+    "absld_facts",
+    _metadata,
+    sa.Column("study", sa.String, primary_key=True),  # one PostgreSQL database may hold many
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+_trials = sa.Table(
+    "absld_trials",
+    _metadata,
+    sa.Column("study", sa.String, primary_key=True),  # one PostgreSQL database may hold many
+    sa.Column("trial", sa.String, primary_key=True),  # arm-003
+    sa.Column("arm", sa.String, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),  # in the arm's Optuna study
+    sa.Column("config", sa.String, nullable=False),  # hash
+    sa.Column("words", sa.JSON, nullable=False),  # everything settled: fixed, arm, sampled
+    sa.Column("params", sa.JSON, nullable=False),  # what was sampled
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False, default=""),
+    sa.Column("objectives", sa.JSON),  # means over the seeds
+    sa.Column("confirmed", sa.Boolean, nullable=False, default=False),  # its arm's choice at some time
+)
+_trainings = sa.Table(
+    "absld_trainings",
+    _metadata,
+    sa.Column("study", sa.String, primary_key=True),  # one PostgreSQL database may hold many
+    sa.Column("training", sa.String, primary_key=True),  # hash-s0
+    sa.Column("config", sa.String, nullable=False),
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("stage", sa.String, nullable=False),  # search or confirm
+    sa.Column("job", sa.JSON, nullable=False),  # the whole TrialConfig
+    sa.Column("position", sa.Integer, nullable=False),  # the queue's order
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False, default=""),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("epochs", sa.Integer, nullable=False, default=0),
+    sa.Column("seconds", sa.Float),
+    sa.Column("metrics", sa.JSON),
+)
+Row = dict[str, Any]
+
+
+def sqlite_url(path: Path) -> str:
+    """The database URL of a file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine that waits for another process's lock instead of failing."""
+    arguments = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+    return sa.create_engine(url, connect_args=arguments)
+
+
+def as_json(value: Any) -> Any:
+    """`value` as it will be when it has been stored and read back (tuples are lists then)."""
+    return json.loads(json.dumps(value))
+
+
+def read_fact(connection: sa.Connection, study: str, key: str) -> Any | None:
+    """A study's fact, None where it has none."""
+    query = sa.select(_facts.c.value).where(_facts.c.study == study, _facts.c.key == key)
+    found = connection.execute(query).scalar()
+    return None if found is None else json.loads(found)
+
+
+class Ledger:
+    """All reading and writing of the study's own tables. Every method is one transaction."""
+
+    def __init__(self, url: str, study: str) -> None:
+        self.url, self.study, self.engine = url, study, connect(url)
+        _metadata.create_all(self.engine)
+        version = self.fact("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            raise UsageError(f"study: its database has schema version {version}, this program {SCHEMA_VERSION}.")
+
+    def fact(self, key: str, default: Any) -> Any:
+        """The value stored under `key`; the first to ask stores `default` there."""
+        with self.engine.begin() as connection:
+            found = read_fact(connection, self.study, key)
+            if found is None:
+                row = {"study": self.study, "key": key, "value": json.dumps(default)}
+                connection.execute(_facts.insert().values(row))
+        return as_json(default) if found is None else found
+
+    def add_trial(self, trial: Row, jobs: Iterable[Row]) -> None:
+        """A new trial and the trainings it needs, together or not at all; trainings that exist are shared."""
+        with self.engine.begin() as connection:
+            row = {"study": self.study, "state": WAITING, "reason": "", "confirmed": False, **trial}
+            connection.execute(_trials.insert().values(row))
+            self._queue(connection, jobs)
+
+    def add_trainings(self, jobs: Iterable[Row]) -> None:
+        """Queue trainings; those that exist stay as they are."""
+        with self.engine.begin() as connection:
+            self._queue(connection, jobs)
+
+    def take(self) -> Row | None:
+        """The next waiting training, now RUNNING and one attempt older; None when nothing waits."""
+        with self.engine.begin() as connection:
+            waiting = self._of(_trainings, {"state": WAITING}).order_by(_trainings.c.position).limit(1)
+            row = connection.execute(waiting).mappings().first()
+            if row is None:
+                return None
+            changes = {"state": RUNNING, "attempts": row["attempts"] + 1}
+            self._change(connection, _trainings.c.training, row["training"], changes)
+        return {**row, **changes}
+
+    def requeue(self) -> int:
+        """What a dead driver left RUNNING waits again, with its attempts kept; how many there were."""
+        with self.engine.begin() as connection:
+            return self._change(connection, _trainings.c.state, RUNNING, {"state": WAITING})
+
+    def finish_training(self, training: str, **changes: Any) -> None:
+        """Its final state, reason, epochs, seconds and metrics."""
+        with self.engine.begin() as connection:
+            self._change(connection, _trainings.c.training, training, changes)
+
+    def finish_trial(self, trial: str, **changes: Any) -> None:
+        """Its state, reason and objectives, or that it was confirmed."""
+        with self.engine.begin() as connection:
+            self._change(connection, _trials.c.trial, trial, changes)
+
+    def trials(self, **equal: Any) -> list[Row]:
+        """Trials whose columns equal what is given, in the order of their numbers."""
+        return self._rows(_trials, equal, _trials.c.arm, _trials.c.number)
+
+    def trainings(self, **equal: Any) -> list[Row]:
+        """Trainings whose columns equal what is given, in the queue's order."""
+        return self._rows(_trainings, equal, _trainings.c.position)
+
+    def _rows(self, table: sa.Table, equal: Mapping[str, Any], *order: Any) -> list[Row]:
+        with self.engine.begin() as connection:
+            found = connection.execute(self._of(table, equal).order_by(*order)).mappings()
+            return [dict(row) for row in found]
+
+    def _of(self, table: sa.Table, equal: Mapping[str, Any]) -> Any:
+        conditions = {"study": self.study, **equal}
+        return sa.select(table).where(*(table.c[name] == value for name, value in conditions.items()))
+
+    def _change(self, connection: sa.Connection, column: Any, value: str, changes: Row) -> int:
+        """Set `changes` in the rows where `column` is `value`; how many there were."""
+        query = column.table.update().where(column == value, column.table.c.study == self.study)
+        return int(connection.execute(query.values(changes)).rowcount)
+
+    def _queue(self, connection: sa.Connection, jobs: Iterable[Row]) -> None:
+        highest = sa.select(sa.func.max(_trainings.c.position)).where(_trainings.c.study == self.study)
+        last = connection.execute(highest).scalar() or 0
+        for position, job in enumerate(jobs, start=last + 1):
+            if connection.execute(self._of(_trainings, {"training": job["training"]})).first() is None:
+                row = {"study": self.study, "state": WAITING, "reason": "", "position": position, **job}
+                connection.execute(_trainings.insert().values(row))

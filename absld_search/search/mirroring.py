@@ -1,0 +1,134 @@
+"""Keeps the MLflow mirror true to the ledger. MLflow may be away: the study never waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from absld_search.core.metrics import NAMES
+from absld_search.core.records import EpochLog
+from absld_search.search import fronts
+from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
+from absld_search.search.plan import Plan
+from absld_search.search.queue import CONFIRM, FINAL, choice, values_of
+from absld_search.search.tracking import Mirror
+
+FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
+
+
+class Mirroring:
+    """An observer that repeats the ledger to MLflow, and catches up at the end with whatever it missed."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.plan, self.ledger, self.say = plan, ledger, say
+        tuned = sorted({name for arm in plan.arms for name in arm.tuned})
+        artifacts = plan.folder.absolute() / "mlflow-artifacts"
+        self.mirror = Mirror(plan.request.tracking_uri, plan.request.study, artifacts, plan.objectives, tuned)
+        self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
+        self.complained = False
+
+    def open(self) -> str | None:
+        """The experiment's id; None where MLflow is away."""
+        return self._try(self.mirror.open)
+
+    def started(self, training: Row) -> None:
+        self.sent[training["training"]] = time.monotonic()
+
+    def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
+        if time.monotonic() - self.sent.get(training, 0.0) >= FLUSH_SECONDS:
+            self.sent[training] = time.monotonic()
+            (row,) = self.ledger.trainings(training=training)
+            self._try(lambda: self._training(row))
+
+    def training_done(self, training: Row) -> None:
+        self.sent.pop(training["training"], None)
+        self._try(lambda: self._training(training))
+
+    def trial_done(self, trial: Row) -> None:
+        self._try(lambda: (self._trial(trial), self._fronts()))
+
+    def catch_up(self) -> None:
+        """Everything in the ledger is in MLflow afterwards, unless it is away."""
+        self._try(self._all)
+
+    def answer(self, files: list[Path], metrics: Mapping[str, float], sentence: str) -> None:
+        """The report's files into the run of kind `answer`."""
+        self._try(lambda: self.mirror.answer(files, metrics, sentence))
+
+    def _all(self) -> None:
+        for trial in self.ledger.trials():
+            self._trial(trial)
+        for training in self.ledger.trainings():
+            if training["state"] in FINAL:
+                self._training(training)
+        self._fronts()
+
+    def _trial(self, trial: Row) -> None:
+        """Its root run with parameters and, when it has ended, its values on val and, if confirmed, on test."""
+        tags = {"arm": trial["arm"], "config": trial["config"]}
+        self.mirror.trial(trial["trial"], trial["trial"], trial["words"], tags)
+        if trial["state"] in FINAL:
+            status = "FAILED" if trial["state"] == FAILED else "FINISHED"
+            self.mirror.finish(trial["trial"], self._values(trial), status, trial["reason"])
+
+    def _values(self, trial: Row) -> dict[str, float]:
+        """Means over its complete trainings: val from search, `test/...` from the confirm stage."""
+        rows = [row for row in self.ledger.trainings(config=trial["config"]) if row["state"] == COMPLETE]
+        search = [row["metrics"] for row in rows if row["stage"] != CONFIRM]
+        confirm = [row["metrics"] for row in rows if row["stage"] == CONFIRM]
+        names = [f"test/{name}" for name in NAMES]
+        return _means(search, list(NAMES)) | (_means(confirm, names) if trial["confirmed"] else {})
+
+    def _training(self, training: Row) -> None:
+        """Its child run with all epochs so far, and its end."""
+        for trial in self.ledger.trials(config=training["config"])[:1]:
+            self._trial(trial)
+            name = f"{trial['trial']} seed {training['seed']}"
+            tags = {"arm": trial["arm"], "seed": str(training["seed"]), "stage": training["stage"]}
+            self.mirror.training(training["training"], trial["trial"], name, tags)
+            log = EpochLog(self.plan.folder / "trainings" / training["training"] / "epochs.jsonl")
+            self.mirror.epochs(training["training"], list(log.read().items()))
+            if training["state"] in FINAL:
+                status = "FAILED" if training["state"] == FAILED else "FINISHED"
+                self.mirror.finish(training["training"], training["metrics"] or {}, status, training["reason"])
+
+    def _fronts(self) -> None:
+        joint, per_arm = front_trials(self.plan, self.ledger.trials())
+        self.mirror.mark_fronts(joint, per_arm)
+
+    def _try(self, action: Callable[[], object]) -> str | None:
+        try:
+            found = action()
+            return found if isinstance(found, str) else None
+        except Exception as error:  # whatever MLflow or its database throws must not stop a training
+            if not self.complained:
+                self.complained = True
+                self.say(f"MLflow at {self.plan.request.tracking_uri} is away, the study goes on: {error}")
+            return None
+
+
+def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:
+    """Names of the trials on the joint front of all arms, and of those on their own arm's."""
+    arms = {arm.name: [t for t in trials if t["arm"] == arm.name] for arm in plan.arms}
+    return _front(plan, trials), set().union(*(_front(plan, rows) for rows in arms.values()))
+
+
+def chosen_trials(plan: Plan, trials: list[Row]) -> set[str]:
+    """Names of the arms' choices."""
+    arms = [[trial for trial in trials if trial["arm"] == arm.name] for arm in plan.arms]
+    return {found["trial"] for found in (choice(plan, rows) for rows in arms) if found}
+
+
+def _front(plan: Plan, trials: list[Row]) -> set[str]:
+    complete = [trial for trial in trials if trial["state"] == COMPLETE]
+    if not complete:
+        return set()
+    mask = fronts.non_dominated(values_of(plan, complete), list(plan.objectives.values()))
+    return {trial["trial"] for trial, on in zip(complete, mask, strict=True) if on}
+
+
+def _means(rows: list[dict[str, float]], names: list[str]) -> dict[str, float]:
+    if not rows:
+        return {}
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names if all(name in row for row in rows)}

@@ -1,0 +1,101 @@
+"""Every check before anything is created: what would fail in an hour is refused in a second."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from absld_search.core import teachers
+from absld_search.search import ledger as ledgers
+from absld_search.search.plan import Plan
+from absld_search.words import UsageError
+
+
+def check(plan: Plan) -> None:
+    """Raises: UsageError for the first thing that stands in the way. Creates nothing."""
+    _check_numbers(plan)
+    _check_device(plan)
+    _check_writable("--out", plan.folder)
+    _check_writable("ABSLD_CACHE_DIR", teachers.cache_folder())
+    _check_storage(plan)
+
+
+def _check_numbers(plan: Plan) -> None:
+    request = plan.request
+    counts = {"--trials": request.trials, "--seeds": request.seeds, "--max-concurrent": request.max_concurrent}
+    for flag, value in {**counts, "--search-seeds": request.search_seeds}.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} must be at least 1, not {value}.")
+    if request.cpus_per_trial <= 0:
+        raise UsageError(f"--cpus-per-trial must be greater than 0, not {request.cpus_per_trial:g}.")
+    if request.gpus_per_trial < 0:
+        raise UsageError(f"--gpus-per-trial must be at least 0, not {request.gpus_per_trial:g}.")
+
+
+def _check_device(plan: Plan) -> None:
+    """Ray waits for ever for what a machine does not have; a cluster's machines are asked once it is joined."""
+    request = plan.request
+    if request.address:
+        return
+    cores = os.cpu_count() or 1
+    if request.cpus_per_trial > cores:
+        raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
+    if request.gpus_per_trial > 0 or request.device == "cuda":
+        seen = _gpus()
+        if seen < max(request.gpus_per_trial, 1 if request.device == "cuda" else 0):
+            flag = "--gpus-per-trial" if request.gpus_per_trial > 0 else "--device cuda"
+            raise UsageError(f"{flag} {request.gpus_per_trial:g}: this machine has {seen} GPUs that torch can use.")
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    """The nearest existing parent must be a folder we may write in."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag}: nothing can be written in {place}.")
+
+
+def _check_storage(plan: Plan) -> None:
+    """The database can be reached, and what is in it under this name is the same study."""
+    url = plan.request.storage
+    try:
+        made = sa.make_url(url)
+        if made.drivername.startswith("sqlite"):
+            if not made.database or not Path(made.database).exists():
+                return
+        engine = ledgers.connect(url)
+        with engine.connect():
+            there = sa.inspect(engine).has_table("absld_facts")
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise UsageError(f"--storage: the database cannot be opened: {str(error).splitlines()[0]}") from None
+    if there:
+        check_fingerprints(plan, engine)
+
+
+def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
+    """Raises: UsageError naming the first field that differs from what this study was made with."""
+    for arm in plan.arms:
+        with engine.connect() as connection:
+            stored = ledgers.read_fact(connection, plan.request.study, f"fingerprint:{arm.name}")
+        if stored is not None:
+            _compare(plan, arm.name, stored, ledgers.as_json(plan.fingerprint(arm)))
+
+
+def _compare(plan: Plan, arm: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    for name in sorted({*stored, *asked}):
+        if stored.get(name) != asked.get(name):
+            raise UsageError(
+                f"study {plan.request.study!r} was made with {name} = {stored.get(name)!r} in arm {arm!r}, "
+                f"now it is {asked.get(name)!r}. Trials, seeds and arms can be added; for anything else give "
+                "another name with --study."
+            )

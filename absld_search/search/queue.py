@@ -1,0 +1,139 @@
+"""What is trained next, and what a result means. Knows the ledger and Optuna; knows nothing of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from absld_search.search import fronts
+from absld_search.search.arm_study import ArmStudy, open_storage
+from absld_search.search.ledger import COMPLETE, FAILED, WAITING, Ledger, Row
+from absld_search.search.plan import Arm, Plan
+
+FINAL = (COMPLETE, FAILED)
+SEARCH, CONFIRM = "search", "confirm"
+
+
+class Observer(Protocol):
+    """Who wants to know. Nothing that an observer does can change the study."""
+
+    def started(self, training: Row) -> None: ...
+    def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...
+    def training_done(self, training: Row) -> None: ...
+    def trial_done(self, trial: Row) -> None: ...
+
+
+class Queue:
+    """The study's next step, at any moment a function of the ledger alone, so a kill costs nothing here."""
+
+    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+        self.plan, self.ledger = plan, ledger
+        for arm in plan.arms:
+            ledger.fact(f"fingerprint:{arm.name}", plan.fingerprint(arm))
+        storage = open_storage(plan.request.storage)
+        self.studies = {arm.name: ArmStudy(plan, arm, storage) for arm in plan.arms}
+        self.running: set[str] = set()
+        self._recover()
+
+    def _recover(self) -> None:
+        """Put right what a killed driver left half done."""
+        self.ledger.requeue()
+        for arm in self.plan.arms:
+            known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
+            for number in self.studies[arm.name].running():
+                if number not in known:  # asked for, but never written down: nobody waits for it
+                    self.studies[arm.name].tell(number, None)
+            for trial in known.values():
+                self._settle(trial)
+
+    def take(self) -> Row | None:
+        """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
+        row = self.ledger.take() if self.ready() else None
+        if row is not None:
+            self.running.add(row["training"])
+        return row
+
+    def ready(self) -> bool:
+        """Whether a training waits, after asking for new ones where none does."""
+        while not self.ledger.trainings(state=WAITING):
+            if not (self._ask() or self._confirm()):
+                return False
+        return True
+
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing is left to do. Call after `take` has given None."""
+        return not self.running
+
+    def done(self, training: str, metrics: Mapping[str, float] | None, reason: str, **facts: Any) -> list[Row]:
+        """Write down how a training ended; the trials that this decides."""
+        state = FAILED if metrics is None else COMPLETE
+        self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
+        self.running.discard(training)
+        (row,) = self.ledger.trainings(training=training)
+        if row["stage"] != SEARCH:
+            return []
+        decided = [self._settle(trial) for trial in self.ledger.trials(config=row["config"])]
+        return [trial for trial in decided if trial["state"] in FINAL]
+
+    def _ask(self) -> bool:
+        """One new trial for the arm that has asked for the fewest; False when every arm has its budget."""
+        counts = {arm.name: len(self.ledger.trials(arm=arm.name)) for arm in self.plan.arms}
+        open_arms = [arm for arm in self.plan.arms if counts[arm.name] < arm.trials]
+        if not open_arms:
+            return False
+        arm = min(open_arms, key=lambda arm: counts[arm.name])
+        number, params = self.studies[arm.name].ask()
+        self._add(arm, number, params)
+        return True
+
+    def _add(self, arm: Arm, number: int, params: Mapping[str, Any]) -> None:
+        words = {**arm.words, **params}
+        configs = [self.plan.config(words, seed) for seed in self.plan.search_seeds]
+        trial = {"trial": f"{arm.name}-{number:03d}", "arm": arm.name, "number": number}
+        trial |= {"config": configs[0].hash, "words": words, "params": dict(params)}
+        self.ledger.add_trial(trial, [_job(config, SEARCH) for config in configs])
+        self._settle(trial)  # its trainings may all be there already, from another trial
+
+    def _settle(self, trial: Row) -> Row:
+        """Close a trial whose trainings have all ended, and tell Optuna; the trial as it is then."""
+        rows = self.ledger.trainings(config=trial["config"], stage=SEARCH)
+        rows = [row for row in rows if row["seed"] in self.plan.search_seeds]
+        if not rows or any(row["state"] not in FINAL for row in rows):
+            return self.ledger.trials(trial=trial["trial"])[0]
+        good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
+        reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]}))
+        values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if good else None
+        state = COMPLETE if good else FAILED
+        self.ledger.finish_trial(trial["trial"], state=state, reason=reason, objectives=values)
+        self.studies[trial["arm"]].tell(trial["number"], values)
+        return self.ledger.trials(trial=trial["trial"])[0]
+
+    def _confirm(self) -> bool:
+        """Queue the fresh seeds of every arm whose search has ended; False when that is done already."""
+        before = len(self.ledger.trainings(stage=CONFIRM))
+        for arm in self.plan.arms:
+            trials = self.ledger.trials(arm=arm.name)
+            chosen = choice(self.plan, trials)
+            if chosen and len(trials) >= arm.trials and all(trial["state"] in FINAL for trial in trials):
+                self.ledger.finish_trial(chosen["trial"], confirmed=True)
+                configs = [self.plan.config(chosen["words"], seed, test=True) for seed in self.plan.confirm_seeds]
+                self.ledger.add_trainings([_job(config, CONFIRM) for config in configs])
+        return len(self.ledger.trainings(stage=CONFIRM)) > before
+
+
+def choice(plan: Plan, trials: list[Row]) -> Row | None:
+    """An arm's choice: the knee of its own front on val; None where no trial is complete."""
+    complete = [trial for trial in trials if trial["state"] == COMPLETE]
+    if not complete:
+        return None
+    return complete[fronts.knee(values_of(plan, complete), list(plan.objectives.values()))]
+
+
+def values_of(plan: Plan, trials: list[Row]) -> list[list[float]]:
+    """The objectives of complete trials, (N, k)."""
+    return [[trial["objectives"][name] for name in plan.objectives] for trial in trials]
+
+
+def _job(config: Any, stage: str) -> Row:
+    facts = {"training": config.key, "config": config.hash, "seed": config.seed, "stage": stage}
+    return {**facts, "job": config.to_dict(), "attempts": 0, "epochs": 0}

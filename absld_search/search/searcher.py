@@ -1,0 +1,72 @@
+"""The bridge to Ray Tune: a Searcher that hands out the queue's trainings and brings back what they were worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from absld_search.search.ledger import Row
+from absld_search.search.queue import Observer, Queue
+
+
+class LedgerSearcher(Searcher):
+    """Holds no state of its own: Tune may pickle it as it likes, the ledger is the truth.
+
+    Tune's own `OptunaSearch` tells Optuna the values of trials that a scheduler stopped, leaves trials with a
+    nan RUNNING for ever, and does not know seeds; so it is not used.
+    """
+
+    def __init__(self, queue: Queue, observer: Observer) -> None:
+        super().__init__(metric=None, mode=None)  # Tune must not judge the metrics: the queue does
+        self.queue, self.observer = queue, observer
+        self.live: dict[str, tuple[Row, float]] = {}  # Tune's trial id -> (training, when it started)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A training for Tune's new trial; None: ask later; FINISHED: there is nothing left."""
+        row = self.queue.take()
+        if row is None:
+            return Searcher.FINISHED if self.queue.finished() else None
+        self.live[trial_id] = (row, time.monotonic())
+        self.observer.started(row)
+        return {"training": row["training"], "job": row["job"]}
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """An epoch has ended."""
+        row, _ = self.live[trial_id]
+        if "epoch" in result:
+            self.observer.epoch(row["training"], result["epoch"], _below("metrics/", result))
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """A training has ended, well (`final` in its last report) or not."""
+        if trial_id not in self.live:
+            return
+        row, since = self.live.pop(trial_id)
+        last = dict(result or {})
+        metrics = None if error else _below("final/", last) or None
+        reason = "" if metrics else str(last.get("failed") or "crashed: see Ray's logs")
+        facts = {"epochs": int(last.get("epochs", 0)), "seconds": time.monotonic() - since}
+        decided = self.queue.done(row["training"], metrics, reason, **facts)
+        (ended,) = self.queue.ledger.trainings(training=row["training"])
+        self.observer.training_done(ended)
+        for trial in decided:
+            self.observer.trial_done(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles searchers; a database URL, and its password, has no place in such a file
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune insists on a file."""
+        Path(checkpoint_path).write_text("the ledger is the truth")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never: every start builds a fresh Tuner from the ledger."""
+        raise NotImplementedError("run the same command again instead")
+
+
+def _below(prefix: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Tune flattens nested reports; this is one branch of them again."""
+    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}

@@ -1,0 +1,231 @@
+"""The driver: lock, ledger, Ray Tune, and the tables at the end. Running it again continues."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from ray import tune
+
+from absld_search.core import results
+from absld_search.core.trial import ensure_teacher
+from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.mirroring import Mirroring, chosen_trials, front_trials
+from absld_search.search.plan import Plan
+from absld_search.search.progress import Progress
+from absld_search.search.queue import Queue
+from absld_search.search.searcher import LedgerSearcher
+from absld_search.search.worker import train
+from absld_search.words import UsageError
+
+DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, 4, 75  # exit codes
+RETRIES = 2  # of a training whose worker died
+
+
+class Held(RuntimeError):
+    """Another driver holds the study."""
+
+
+class Study:
+    """One start of a study. Everything it knows is in the ledger."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.ledger = Ledger(plan.request.storage, plan.request.study)
+        self.progress = Progress(plan, self.ledger)
+        self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
+        self.queue = Queue(plan, self.ledger)
+
+    def run(self) -> int:
+        """Do what is left; the exit code."""
+        if self.queue.ready():
+            self._teachers()
+            with self.progress, ray_session(self.plan):
+                self.mirroring.open()
+                self._tune()
+        else:
+            self.mirroring.open()
+        self.write()
+        self.mirroring.catch_up()
+        states = {row["state"] for row in self.ledger.trainings()}
+        if states & {WAITING, RUNNING}:
+            return INTERRUPTED
+        return FAILED_SOME if FAILED in states else DONE
+
+    def write(self) -> None:
+        """`study.json` and `results/*.parquet`, from the ledger and the shards."""
+        results.write_facts(self.plan.folder, facts(self.plan))
+        trials, trainings = self.ledger.trials(), self.ledger.trainings()
+        joint, per_arm = front_trials(self.plan, trials)
+        chosen = chosen_trials(self.plan, trials)
+        flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen}
+        rows = [_trial_row(self.plan, trial, flags) for trial in trials]
+        columns = list(results.TRAININGS.names)
+        named = [{name: row[name] for name in columns} for row in trainings]
+        results.combine(self.plan.folder, rows, named, self.plan.objectives)
+
+    def publish(self, report: Path, answer: Any) -> None:
+        """The report's files and numbers into MLflow."""
+        self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
+
+    def closing(self, code: int) -> str:
+        """Where to look next."""
+        lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"]
+        lines += [f"front   python -m absld_search.ui --out {self.plan.request.out}"]
+        if code == INTERRUPTED:
+            lines += ["interrupted: run the same command again to continue"]
+        return "\n".join(lines)
+
+    def _teachers(self) -> None:
+        for name in sorted({row["job"]["teacher"] for row in self.ledger.trainings(state=WAITING)}):
+            ensure_teacher(self.plan.setting, name, self.plan.request.device, self.progress.say)
+
+    def _tune(self) -> None:
+        request = self.plan.request
+        scratch = self.plan.folder.absolute() / "ray"
+        shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
+        resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+        trainable = tune.with_parameters(train, trainings=str(self.plan.folder.absolute() / "trainings"))
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring)),
+                num_samples=-1,
+                max_concurrent_trials=request.max_concurrent,
+                trial_dirname_creator=_short_name,
+                reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        ).fit()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _short_name(trial: Any) -> str:
+    """Tune would put the whole configuration into a folder's name."""
+    return str(trial.trial_id)
+
+
+class Both:
+    """Two observers as one."""
+
+    def __init__(self, *observers: Any) -> None:
+        self.observers = observers
+
+    def started(self, training: Row) -> None:
+        for observer in self.observers:
+            observer.started(training)
+
+    def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
+        for observer in self.observers:
+            observer.epoch(training, number, metrics)
+
+    def training_done(self, training: Row) -> None:
+        for observer in self.observers:
+            observer.training_done(training)
+
+    def trial_done(self, trial: Row) -> None:
+        for observer in self.observers:
+            observer.trial_done(trial)
+
+
+@contextmanager
+def held(plan: Plan) -> Iterator[None]:
+    """The study, for this driver alone. Raises: Held, naming who has it."""
+    plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    note = plan.folder / "driver.json"
+    try:
+        with FileLock(plan.folder / "driver.lock", timeout=0):
+            results.write_json(note, {"pid": os.getpid(), "host": socket.gethostname()})
+            yield
+            note.unlink(missing_ok=True)
+    except Timeout:
+        raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
+
+
+def _read(note: Path) -> str:
+    with suppress(OSError):
+        return " ".join(note.read_text().split())
+    return "unknown"
+
+
+@contextmanager
+def ray_session(plan: Plan) -> Iterator[None]:
+    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does."""
+    if plan.request.address:
+        ray.init(address=plan.request.address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        _check_resources(plan, ray.cluster_resources())
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.shutdown()
+
+
+def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
+    """Tune waits for ever for resources that do not exist."""
+    for flag, name, asked in (
+        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
+        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
+    ):
+        if asked > there.get(name, 0):
+            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What the study was asked, for `study.json`."""
+    from absld_search import __version__
+
+    request, setting = plan.request, plan.setting
+    shared = dict(plan.arms[0].words.items() & set.intersection(*(set(arm.words.items()) for arm in plan.arms)))
+    bounds = plan.config(plan.arms[0].words, seed=0).hyperparameters
+    return {
+        "study": request.study,
+        "question": request.question,
+        "space": request.space,
+        "workload": setting.name,
+        "workload_summary": setting.summary,
+        "objectives": dict(plan.objectives),
+        "arms": [arm.name for arm in plan.arms],
+        "fixed": shared,
+        "classes": [str(c) for c in range(10)],
+        "eps": bounds["eps"],
+        "search_seeds": len(plan.search_seeds),
+        "confirm_seeds": len(plan.confirm_seeds),
+        "command": request.command,
+        "versions": {"absld_search": __version__, **_versions()},
+        "selection": "knee point of each arm's front on val, last epoch",
+        "temperature_bounds": [bounds.get("temperature_min"), bounds.get("temperature_max")],
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "ray", "optuna", "mlflow", "pyarrow")}
+
+
+def _trial_row(plan: Plan, trial: Row, flags: Mapping[str, set[str]]) -> Row:
+    values = trial["objectives"] or {}
+    row = {name: trial[name] for name in ("trial", "arm", "number", "config", "state", "reason")}
+    row |= {name: trial["trial"] in members for name, members in flags.items()}
+    row["params"] = json.dumps(trial["params"])
+    return row | {f"objective/{name}": values.get(name) for name in plan.objectives}

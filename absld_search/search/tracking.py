@@ -1,0 +1,279 @@
+"""The MLflow mirror of a study: one experiment = one study, one root run = one trial, one child run = one training.
+
+MLflow shows what the ledger holds and decides nothing, so every call can be repeated, by this process or the next one
+after a crash, and changes the store once. Only the driver writes. What MLflow refuses, or cannot do while it is away,
+comes out as one of `MIRROR_ERRORS`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from absld_search.search import mlflow_view
+
+for _name in ("mlflow", "alembic"):  # creating a store takes them two screens of INFO
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+MIRROR_ERRORS = (MlflowException, SQLAlchemyError)  # for callers' `except`, none of which may import mlflow
+ON_FRONT, OFF_FRONT = "#d62728", "#b0b8c1"
+METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100  # MLflow's limits for one request
+RUNS_A_PAGE = 1000
+KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.opened"
+COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
+ANSWER = "answer"
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Run:
+    """What the store holds of one run.
+
+    `points`: metric -> step -> value, as far as read; `unread`: metrics of which only the store knows the points.
+    """
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str]
+    unread: set[str]
+    points: dict[str, dict[int, float]] = field(default_factory=dict)
+
+
+class Mirror:
+    """One study in one MLflow store. Call `open` first; keys are any text without quotes, unique in the study."""
+
+    def __init__(self, tracking_uri: str, experiment: str, artifact_root: Path,
+                 objectives: Mapping[str, str], params: Sequence[str]) -> None:  # fmt: skip
+        """`objectives`: metric name -> "max" or "min"; `params`: the tuned parameters. Nothing is created here."""
+        self.tracking_uri = tracking_uri
+        self.experiment = experiment
+        self.artifact_root = artifact_root
+        self.objectives = dict(objectives)
+        self.params = list(params)
+        self._runs: dict[str, _Run] = {}
+        self._all_trials_read = False
+
+    def open(self) -> str:
+        """The experiment's id. Creates store and experiment where missing, and saves the views.
+
+        Raises: ValueError where the experiment was deleted in MLflow, for only a person can say what is wanted.
+        """
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            self.experiment_id = self._create_experiment()
+        elif found.lifecycle_stage == "deleted":
+            raise ValueError(
+                f"MLflow experiment '{self.experiment}' was deleted in {self.tracking_uri}. Bring it back with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or give the study another name."
+            )
+        else:
+            self.experiment_id = found.experiment_id
+        self._describe_experiment()
+        return self.experiment_id
+
+    def trial(self, key: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The id of the root run of one configuration: the one with this key, else a new one with these tags."""
+        off = {"pareto": "false", "pareto_arm": "false", COLOR: OFF_FRONT}
+        run = self._find_or_create(key, name, {KIND: "trial", **off, **tags})
+        missing = [Param(k, str(v)) for k, v in params.items() if k not in run.params]
+        for batch in _chunks(missing, PARAMS_A_BATCH):
+            self._client.log_batch(run.id, params=batch)
+            run.params.update(param.key for param in batch)
+        return run.id
+
+    def training(self, key: str, trial_key: str, name: str, tags: Mapping[str, str]) -> str:
+        """The id of the run of one training, shown below its trial: the one with this key, else a new one."""
+        return self._find_or_create(key, name, {KIND: "training", PARENT: self._run(trial_key).id, **tags}).id
+
+    def epochs(self, key: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Adds (epoch, metrics) rows to the curves of a trial or a training; points that stand there are kept.
+
+        Values that are nan or infinite are left out, since MLflow stores infinity as a number.
+        """
+        run = self._run(key)
+        self._read_points(run, {name for _, values in rows for name in values})
+        asked = {(name, step): float(value) for step, values in rows for name, value in values.items()}
+        self._log(run, (
+            (name, step, value) for (name, step), value in asked.items() if step not in run.points.get(name, ())
+        ))  # fmt: skip
+        self._release(run)
+
+    def finish(self, key: str, metrics: Mapping[str, float], status: Literal["FINISHED", "FAILED"] = "FINISHED",
+               reason: str = "") -> None:  # fmt: skip
+        """Closes a run with its summary: what the runs table shows. May be called again with better values.
+
+        MLflow shows the value of the largest step, so a metric that has a curve gets its summary at the curve's end.
+        """
+        run = self._run(key)
+        self._read_points(run, set(metrics))
+        last = {name: max(run.points.get(name, {}), default=0) for name in metrics}
+        self._log(run, (
+            (name, last[name], float(value)) for name, value in metrics.items()
+            if run.points.get(name, {}).get(last[name]) != value
+        ))  # fmt: skip
+        self._tag(run, {"reason": reason} if reason or "reason" in run.tags else {})
+        if run.status != status:
+            self._client.set_terminated(run.id, status)
+            run.status = status
+        self._release(run)
+
+    def mark_fronts(self, joint: Collection[str], arm: Collection[str]) -> None:
+        """Says of every trial whether its key is on the joint front and on its arm's; writes only what changed."""
+        on_joint, on_arm = set(joint), set(arm)
+        for key, run in self._trials():
+            marks = {"pareto": _flag(key in on_joint), "pareto_arm": _flag(key in on_arm)}
+            self._tag(run, {**marks, COLOR: ON_FRONT if key in on_joint else OFF_FRONT})
+
+    def answer(self, files: Sequence[Path], metrics: Mapping[str, float], description: str) -> None:
+        """Puts figures, tables and the report (files or folders) into the study's one run of kind `answer`."""
+        run = self._find_or_create(ANSWER, ANSWER, {KIND: ANSWER})
+        for file in files:
+            self._client.log_artifact(run.id, str(file))
+        self._tag(run, {NOTE: description})
+        self.finish(ANSWER, metrics)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        file = store_file(self.tracking_uri)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(self.tracking_uri)
+
+    def _create_experiment(self) -> str:
+        # A server keeps artifacts where its owner wants them; a plain database has no place of its own.
+        place = None if is_server(self.tracking_uri) else self.artifact_root.resolve().as_uri()
+        return self._client.create_experiment(self.experiment, artifact_location=place)
+
+    def _describe_experiment(self) -> None:
+        now = _now_ms()
+        tags = {STUDY: self.experiment, OPENED: str(now)}
+        for view in (mlflow_view.FRONT, mlflow_view.TRIALS):
+            tags[mlflow_view.tag(view)] = mlflow_view.saved_view(view, self.objectives, self.params, now)
+        for name, value in tags.items():
+            self._client.set_experiment_tag(self.experiment_id, name, value)
+
+    def _find_or_create(self, key: str, name: str, tags: Mapping[str, str]) -> _Run:
+        run = self._find(key)
+        if run is None:
+            run = _known(self._client.create_run(self.experiment_id, run_name=name, tags={KEY: key, **tags}))
+            self._runs[key] = run
+        return run
+
+    def _run(self, key: str) -> _Run:
+        run = self._find(key)
+        if run is None:
+            raise KeyError(f"no run with key '{key}' in MLflow experiment '{self.experiment}'")
+        return run
+
+    def _find(self, key: str) -> _Run | None:
+        """The run of this key. Asks the store, for an earlier process, or a request whose reply got lost, made some."""
+        if key not in self._runs:
+            for run in self._search(f"tags.`{KEY}` = '{key}'"):
+                self._runs[key] = _known(run)
+        return self._runs.get(key)
+
+    def _trials(self) -> list[tuple[str, _Run]]:
+        if not self._all_trials_read:
+            for run in self._search(f"tags.`{KIND}` = 'trial'"):
+                self._runs.setdefault(run.data.tags[KEY], _known(run))
+            self._all_trials_read = True
+        return [(key, run) for key, run in self._runs.items() if run.tags[KIND] == "trial"]
+
+    def _search(self, condition: str) -> Iterator[Any]:
+        token = None
+        while token != "":
+            page = self._client.search_runs(
+                [self.experiment_id], condition, ViewType.ACTIVE_ONLY, RUNS_A_PAGE, page_token=token
+            )
+            yield from page
+            token = page.token or ""
+
+    def _read_points(self, run: _Run, names: set[str]) -> None:
+        for name in names & run.unread:
+            history = self._client.get_metric_history(run.id, name)
+            run.points[name] = {point.step: point.value for point in sorted(history, key=lambda p: p.timestamp)}
+            run.unread.discard(name)
+
+    def _release(self, run: _Run) -> None:
+        """Forgets the points of a closed run: a long study has more of them than memory."""
+        if run.status != "RUNNING":
+            run.unread |= run.points.keys()
+            run.points = {}
+
+    def _log(self, run: _Run, points: Iterable[tuple[str, int, float]]) -> None:
+        now = _now_ms()
+        finite = (Metric(name, value, now, step) for name, step, value in points if math.isfinite(value))
+        for batch in _chunks(finite, METRICS_A_BATCH):
+            self._client.log_batch(run.id, metrics=batch)
+            for metric in batch:
+                run.points.setdefault(metric.key, {})[metric.step] = metric.value
+
+    def _tag(self, run: _Run, tags: Mapping[str, str]) -> None:
+        changed = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        if changed:
+            self._client.log_batch(run.id, tags=[RunTag(name, value) for name, value in changed.items()])
+            run.tags.update(changed)
+
+
+def store_uri(out: Path) -> str:
+    """The tracking URI of the store that a study keeps below its output folder."""
+    return f"sqlite:///{(out / 'mlflow.db').resolve()}"
+
+
+def store_file(tracking_uri: str) -> Path | None:
+    """The file of an SQLite store, None for any other kind."""
+    if not tracking_uri.startswith("sqlite:"):
+        return None
+    return Path(make_url(tracking_uri).database or "")
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether the URI names an MLflow server, and not a database that anybody can serve."""
+    return tracking_uri.startswith(("http://", "https://"))
+
+
+def newest_experiment(tracking_uri: str) -> str | None:
+    """The id of the study that a driver opened last, None where the store holds no study.
+
+    Raises: one of MIRROR_ERRORS where nothing answers at that place, or it is no MLflow store.
+    """
+    studies = MlflowClient(tracking_uri).search_experiments(filter_string=f"tags.`{OPENED}` LIKE '%'")
+    newest = max(studies, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
+    return newest.experiment_id if newest else None
+
+
+def link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> str:
+    """The address of a saved view: the runs in a list at the left, their charts at the right."""
+    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={view}"
+
+
+def _known(run: Any) -> _Run:
+    return _Run(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while chunk := list(islice(left, size)):
+        yield chunk
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

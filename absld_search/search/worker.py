@@ -1,0 +1,26 @@
+"""What runs in a Ray worker: one training, reported epoch by epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from absld_search.core.trial import TrialConfig, run_trial
+
+
+def train(job: dict[str, Any], trainings: str) -> dict[str, Any]:
+    """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
+
+    A failure that would repeat itself is reported, not raised: Tune retries only what the machine did.
+    """
+    config = TrialConfig.from_dict(job["job"])
+    folder = Path(trainings) / job["training"]
+    try:
+        metrics = run_trial(config, folder, lambda epoch, values: tune.report({"epoch": epoch, "metrics": values}))
+    except ArithmeticError as error:
+        return {"failed": str(error), "epochs": 0}
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}", "epochs": 0}
+    return {"final": metrics, "epochs": config.schedule.epochs}

@@ -1,0 +1,127 @@
+"""The words of a search space. A file in `search_spaces/` says what varies; nothing here knows on what.
+
+Every parameter of a study has exactly one role (after Google's Deep Learning Tuning Playbook):
+
+`fixed`   the same in every trial, and so a caveat on every conclusion
+`arms`    what the study compares; an arm lists only what it changes
+`tuned`   sampled anew in each arm with the same budget, so that no arm wins by a luckier setting
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from absld_search.words import UsageError
+
+Value = float | int | str | bool
+DIRECTIONS = ("max", "min")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A real number in [low, high]. `when` names the choices under which it exists at all."""
+
+    low: float
+    high: float
+    when: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A real number in [low, high], low > 0, equally likely in every decade."""
+
+    low: float
+    high: float
+    when: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the given values."""
+
+    options: tuple[Value, ...]
+    when: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """One of the workload's teachers: becomes a `Choice` as soon as the workload is known."""
+
+    when: Mapping[str, Value] = field(default_factory=dict)
+
+
+Distribution = Uniform | LogUniform | Choice | Teachers
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """One question about class-wise robust fairness. Raises: UsageError when the roles contradict.
+
+    An arm that gives a value to a tuned parameter takes it out of that arm's search.
+    `objectives` maps metric names to "max" or "min".
+    """
+
+    fixed: Mapping[str, Value]
+    arms: Mapping[str, Mapping[str, Value]]
+    tuned: Mapping[str, Distribution] = field(default_factory=dict)
+    objectives: Mapping[str, str] = field(
+        default_factory=lambda: {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.arms:
+            raise UsageError("arms is empty: a study has at least one arm.")
+        if not self.objectives:
+            raise UsageError("objectives is empty: a study has at least one objective.")
+        _check_roles(self)
+        for name, direction in self.objectives.items():
+            if direction not in DIRECTIONS:
+                raise UsageError(f"objectives: {name} is {direction!r}; a direction is 'max' or 'min'.")
+        for name, distribution in self.tuned.items():
+            _check_distribution(name, distribution)
+            _check_condition(name, distribution, self)
+
+    def words(self, arm: str) -> dict[str, Value]:
+        """What is settled in `arm` before anything is sampled."""
+        return {**self.fixed, **self.arms[arm]}
+
+    def searched(self, arm: str) -> dict[str, Distribution]:
+        """What `arm` still has to find: the tuned parameters to which it gives no value itself."""
+        return {name: how for name, how in self.tuned.items() if name not in self.arms[arm]}
+
+
+def _check_roles(space: SearchSpace) -> None:
+    for name in space.fixed:
+        if name in space.tuned:
+            raise UsageError(f"{name} is both fixed and tuned: a parameter has one role.")
+        for arm, changes in space.arms.items():
+            if name in changes:
+                raise UsageError(f"{name} is both fixed and set by arm {arm!r}: a parameter has one role.")
+
+
+def _check_distribution(name: str, distribution: Distribution) -> None:
+    if isinstance(distribution, Choice):
+        if len(set(distribution.options)) != len(distribution.options) or not distribution.options:
+            raise UsageError(f"{name}: a Choice needs at least one option and no option twice.")
+    elif isinstance(distribution, Uniform | LogUniform):
+        low, high = distribution.low, distribution.high
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UsageError(f"{name}: the range [{low}, {high}] is empty.")
+        if isinstance(distribution, LogUniform) and low <= 0:
+            raise UsageError(f"{name}: a LogUniform starts above 0, not at {low}.")
+
+
+def _check_condition(name: str, distribution: Distribution, space: SearchSpace) -> None:
+    """A condition can only look back, at what was sampled before: that keeps sampling one pass."""
+    before = list(space.tuned)[: list(space.tuned).index(name)]
+    known = {*before, *space.fixed, *(key for arm in space.arms.values() for key in arm)}
+    for other in distribution.when:
+        if other not in known:
+            raise UsageError(f"{name}: `when` names {other!r}, which is not settled before {name} is.")
+
+
+def holds(distribution: Distribution, words: Mapping[str, Value]) -> bool:
+    """Whether a parameter exists, given what is settled so far."""
+    return all(words.get(name) == value for name, value in distribution.when.items())

@@ -1,0 +1,52 @@
+"""What a person who mistyped is told: one message, the field's name, the nearest valid word."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Bad input from the person at the keyboard. The commands print its text alone and exit with 2."""
+
+
+def unknown(kind: str, word: str, valid: Iterable[str]) -> UsageError:
+    """The error for a `word` that is not among the `valid` ones of its `kind`, naming the nearest."""
+    names = sorted(set(valid))
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"{kind} {word!r} is unknown.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def require_known(kind: str, word: str, valid: Iterable[str]) -> str:
+    """`word` itself when it is valid. Raises: UsageError with the nearest valid word."""
+    names = list(valid)
+    if word not in names:
+        raise unknown(kind, word, names)
+    return word
+
+
+def number(name: str, value: object) -> float:
+    """`value` as a finite float; accepts `8/255` and `1e-1` as people write them. Raises: UsageError."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        if isinstance(value, str) and "/" in value:
+            over, under = value.split("/")
+            result = float(over) / float(under)
+        else:
+            result = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise UsageError(f"{name} must be a number, not {value!r}.") from None
+    if not math.isfinite(result):
+        raise UsageError(f"{name} must be finite, not {value!r}.")
+    return result
+
+
+def integer(name: str, value: object) -> int:
+    """`value` as an int, refusing fractions. Raises: UsageError."""
+    result = number(name, value)
+    if result != int(result):
+        raise UsageError(f"{name} must be a whole number, not {value!r}.")
+    return int(result)

@@ -1,0 +1,335 @@
+"""From a study folder to its answer: numbers recomputed by hand, no claim without evidence, nothing crashes or leaks."""
+
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from absld_search.core import results
+from absld_search.search.stats import paired
+from analysis import figures, report
+from analysis.answer import answer
+from analysis.confirmed import confirmed
+from tests.study_folder import write_study
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("runs") / "temps")
+
+
+@pytest.fixture(scope="module")
+def found(study):
+    return report.write(study)
+
+
+def answered(folder, *args, **kwargs):
+    return answer(results.load(write_study(folder, *args, **kwargs)))
+
+
+def by_hand(study, arm, attack="pgd20"):
+    """(seeds, C): class accuracies of an arm on test, counted image by image."""
+    tables = results.load(study)
+    [trial] = [row for row in tables.trials.to_pylist() if row["arm"] == arm and row["chosen"]]
+    hits = {}
+    for row in tables.images.to_pylist():
+        key, _, seed = row["training"].rpartition("-s")
+        if key == trial["config"] and row["attack"] == attack and row["split"] == "test":
+            hits.setdefault(int(seed), {}).setdefault(row["label"], []).append(row["correct"])
+    return np.array([[np.mean(hits[seed][c]) for c in sorted(hits[seed])] for seed in sorted(hits)])
+
+
+def test_a_row_holds_what_the_images_say(study, found):
+    robust, clean = by_hand(study, "dual"), by_hand(study, "dual", "clean")
+    row = found.rows[0]
+    assert (row.arm, row.seeds, row.reason, row.worst_class_images) == ("dual", 8, "", 60)
+    worst = row.measures["worst_class_robust_accuracy"]
+    assert (worst.mean, worst.sd) == pytest.approx((robust.min(axis=1).mean(), robust.min(axis=1).std(ddof=1)))
+    assert row.measures["clean_accuracy"].mean == pytest.approx(clean.mean())
+    assert row.measures["robust_nsd"].mean == pytest.approx((robust.std(axis=1) / robust.mean(axis=1)).mean())
+    assert sum(row.worst_classes.values()) == 8
+
+
+def test_differences_are_paired_with_the_first_arm(study, found):
+    first, other = by_hand(study, "dual"), by_hand(study, "shared")
+    expected = {
+        "worst_class_robust_accuracy": paired(other.min(axis=1) - first.min(axis=1)),
+        "robust_accuracy": paired(other.mean(axis=1) - first.mean(axis=1)),
+    }
+    for comparison in found.comparisons:
+        if comparison.arm == "shared":
+            one = expected.pop(comparison.measure)
+            assert (comparison.mean, comparison.low, comparison.high, comparison.p) == pytest.approx(one[:4])
+            assert comparison.holm_p == pytest.approx(min(1, 2 * one.p))  # the smaller of two
+    assert not expected
+
+
+def test_the_sentence_claims_what_is_decided_and_nothing_else(found):
+    decided = {(c.arm, c.measure): c.decided for c in found.comparisons}
+    assert decided[("shared", "worst_class_robust_accuracy")] and not decided[("product", "robust_accuracy")]
+    assert "shared is lower than dual by" in found.sentence
+    assert "The data do not decide between dual and product." in found.sentence
+    assert "product is" not in found.sentence
+
+
+def test_arms_that_are_alike_and_too_few_seeds_decide_nothing(tmp_path):
+    alike = answered(tmp_path / "alike", {"dual": 0.0, "same": 0.0})
+    few = answered(tmp_path / "few", {"dual": 0.0, "shared": -0.2}, seeds=5)
+    for one in (alike, few):
+        assert "The data do not decide" in one.sentence and "is lower" not in one.sentence
+    assert all(c.high < 0 and not c.decided for c in few.comparisons)  # the interval alone would have claimed
+    assert any("nothing can be decided" in caveat for caveat in few.caveats)
+
+
+def test_six_seeds_are_enough_for_two_arms(tmp_path):
+    assert all(c.decided for c in answered(tmp_path / "s", {"dual": 0.0, "shared": -0.2}, seeds=6).comparisons)
+
+
+def test_an_arm_without_confirm_results_says_so(tmp_path):
+    one = answered(
+        tmp_path / "s", {"dual": 0.0, "shared": -0.2, "product": 0.0}, failed=["shared"], unchosen=["product"]
+    )
+    by_arm = {row.arm: row for row in one.rows}
+    assert "8 of 8 confirm trainings are missing; 8 failed, the first: loss is not finite" in by_arm["shared"].reason
+    assert "no trial was chosen; 12 failed" in by_arm["product"].reason
+    assert by_arm["dual"].reason == "" and one.comparisons == []
+    assert "do not decide about shared and product" in one.sentence
+    assert "shared" in report.table(one) and "!" in report.table(one)
+
+
+def test_a_failed_first_arm_leaves_nothing_to_compare_with(tmp_path):
+    folder = write_study(tmp_path / "s", failed=["dual"])
+    one = report.write(folder)
+    assert one.comparisons == [] and "do not decide about shared and product" in one.sentence
+    assert one.rows[1].seeds == 8
+
+
+def test_a_planned_comparison_that_failed_still_counts(tmp_path):
+    one = answered(tmp_path / "s", {"dual": 0.0, "shared": -0.2, "product": 0.0}, failed=["product"])
+    assert [c.holm_p for c in one.comparisons] == pytest.approx([2 * c.p for c in one.comparisons])
+
+
+def test_lost_seeds_are_left_out_of_the_pairs(study, tmp_path):
+    folder = write_study(tmp_path / "s")
+    tables = results.load(folder)
+    trainings = tables.trainings.to_pylist()
+    for row in trainings[:2]:
+        row |= {"state": "FAILED", "reason": "disk full"}
+    results.combine(folder, tables.trials.to_pylist(), trainings, tables.facts["objectives"])
+    one = answer(results.load(folder))
+    assert one.rows[0].seeds == 6 and "2 of 8 confirm trainings are missing" in one.rows[0].reason
+    assert {c.n for c in one.comparisons} == {6}
+    assert sorted(confirmed(results.load(folder))["dual"]) == list(range(1002, 1008))
+
+
+def test_search_images_and_val_images_never_enter_the_answer(tmp_path):
+    folder = write_study(tmp_path / "s")
+    before = answer(results.load(folder))
+    tables = results.load(folder)
+    chosen = next(row for row in tables.trials.to_pylist() if row["chosen"])
+    for split, stage, seed in (("val", "confirm", 1000), ("test", "search", 0)):
+        key = f"{chosen['config']}-s{seed}-{split}"
+        images = [{"training": key, "split": split, "attack": "pgd20", "image": 0, "label": 0, "correct": False}]
+        results.write_shard(folder / "trainings" / key, [], [], images, {})
+        row = tables.trainings.to_pylist()[0] | {
+            "training": key,
+            "config": chosen["config"],
+            "stage": stage,
+            "seed": seed + 7,
+        }
+        tables = tables._replace(trainings=tables.trainings.from_pylist(
+            [*tables.trainings.to_pylist(), row], schema=tables.trainings.schema
+        ))  # fmt: skip
+    facts = tables.facts | {"confirm_seeds": 8}
+    results.combine(folder, tables.trials.to_pylist(), tables.trainings.to_pylist(), facts["objectives"])
+    after = answer(results.load(folder))
+    assert after.rows[0].measures == before.rows[0].measures and after.comparisons == before.comparisons
+
+
+def test_one_arm_is_described_and_not_compared(tmp_path):
+    one = answered(tmp_path / "s", {"absld": 0.0})
+    assert one.comparisons == [] and "The only arm, absld, reaches" in one.sentence
+    nothing = answered(tmp_path / "n", {"absld": 0.0}, failed=["absld"])
+    assert "The data do not decide" in nothing.sentence
+
+
+def test_caveats_name_what_the_answer_rests_on(found):
+    text = " ".join(found.caveats)
+    for part in ("digits", "method = absld", "knee point", "7 paired seeds", "60 images per class", "biased low"):
+        assert part in text
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    folder = write_study(tmp_path / "s", seeds=1)
+    one = report.write(folder)
+    assert np.isnan(one.rows[0].measures["clean_accuracy"].sd) and "–" in report.table(one)
+    stored = json.loads((folder / "report" / "answer.json").read_text(), parse_constant=pytest.fail)
+    assert stored["rows"][0]["measures"]["clean_accuracy"]["sd"] is None
+    assert stored["comparisons"][0]["low"] is None and stored["comparisons"][0]["decided"] is False
+
+
+def test_the_files_are_there_and_agree(study, found):
+    folder = study / "report"
+    assert {path.name for path in folder.iterdir()} == {
+        "answer.json",
+        "answer.md",
+        "front.html",
+        "front.png",
+        "index.html",
+    }
+    stored = json.loads((folder / "answer.json").read_text())
+    assert stored["sentence"] == found.sentence and len(stored["rows"]) == 3
+    worst = f"{100 * found.rows[0].measures['worst_class_robust_accuracy'].mean:.1f} ±"
+    for name in ("answer.md", "index.html"):
+        assert worst in (folder / name).read_text()
+    assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_writing_again_gives_the_same_files(study, found):
+    folder = study / "report"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    report.write(study)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_table_fits_a_terminal(tmp_path):
+    long = "an arm whose name is much too long for any column of any table"
+    text = report.table(answered(tmp_path / "s", {long: 0.0, "b": -0.1}))
+    assert max(map(len, text.splitlines())) <= 120
+
+
+class _Page(HTMLParser):
+    """Collects tags and addresses; HTML that a browser would have to guess about fails."""
+
+    VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.addresses = [], [], []
+        self.feed(text)
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
+        assert not any(name.startswith("on") for name, _ in attributes), attributes
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open = self.open[:-1] if tag not in self.VOID else self.open
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", ["index.html", "front.html"])
+def test_pages_stand_alone(study, found, name):
+    page = _Page((study / "report" / name).read_text(encoding="utf-8"))
+    assert page.tags.count("svg") == (3 if name == "index.html" else 1)
+    assert {"script", "img", "link", "iframe", "object"} & set(page.tags) == set()
+    assert all(address.startswith("#") for address in page.addresses)
+
+
+def test_whatever_is_named_by_someone_stays_text(tmp_path):
+    classes = tuple(f"{EVIL}{index}$_" for index in range(4))
+    arms = {f"first {EVIL}": 0.0, "$second$ | `b` --> ]]>": -0.2}
+    changed = {name: EVIL for name in ("question", "workload", "workload_summary", "selection", "command", "study")}
+    facts = changed | {"fixed": {EVIL: EVIL}, "versions": {EVIL: EVIL}}
+    folder = write_study(tmp_path / "s", arms, classes=classes, **facts)
+    tables = results.load(folder)
+    trials = [row | {"params": json.dumps({EVIL: EVIL}), "trial": EVIL} for row in tables.trials.to_pylist()]
+    results.combine(folder, trials, tables.trainings.to_pylist(), tables.facts["objectives"])
+    report.write(folder)
+    for name in ("index.html", "front.html"):
+        text = (folder / "report" / name).read_text(encoding="utf-8")
+        page = _Page(text)
+        assert "img" not in page.tags and "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "<img" not in (folder / "report" / "answer.md").read_text()
+
+
+def test_drawings_are_well_formed_and_share_no_id(study, found):
+    text = (study / "report" / "index.html").read_text(encoding="utf-8")
+    drawings = [part.partition("</svg>")[0] for part in text.split("<svg ")[1:]]
+    for part in drawings:
+        ET.fromstring(f"<svg {part}</svg>")
+
+
+def test_the_steps_run_below_the_front(study):
+    tables = results.load(study)
+    [axes] = figures.pareto_front(tables).axes
+    for line, arm in zip(axes.lines, tables.facts["arms"], strict=True):
+        rows = [row for row in tables.trials.to_pylist() if row["arm"] == arm and row["pareto_arm"]]
+        points = sorted(
+            (100 * r["objective/robust_accuracy"], 100 * r["objective/worst_class_robust_accuracy"]) for r in rows
+        )
+        np.testing.assert_allclose(line.get_xydata(), points)
+        assert line.get_drawstyle() == "steps-pre"
+    assert "on val" in axes.get_xlabel() and "%" in axes.get_ylabel()
+
+
+def test_bars_stand_hardest_class_first(study):
+    tables = results.load(study)
+    [axes] = figures.class_bars(tables).axes
+    mean = np.mean([by_hand(study, arm).mean(axis=0) for arm in tables.facts["arms"]], axis=0)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(c) for c in np.argsort(mean)]
+    heights = [bar.get_height() for bar in axes.containers[1]]  # containers[0] holds the first arm's error bars
+    np.testing.assert_allclose(heights, 100 * np.sort(by_hand(study, "dual").mean(axis=0)), atol=15)
+
+
+def test_temperatures_are_means_over_the_confirm_seeds(study):
+    tables = results.load(study)
+    panels = figures.temperatures(tables).axes
+    [trial] = [row for row in tables.trials.to_pylist() if row["arm"] == "dual" and row["chosen"]]
+    last = [
+        row["value"]
+        for row in tables.epochs.to_pylist()
+        if row["training"].startswith(f"{trial['config']}-s")
+        and (row["epoch"], row["metric"]) == (30, "temperature_adv/class_09")
+    ]
+    hardest = panels[0].lines[0]
+    assert len(last) == 8 and hardest.get_ydata()[-1] == pytest.approx(np.mean(last))
+    assert [line.get_ydata()[0] for line in panels[0].lines[-2:]] == [0.5, 5.0]
+
+
+def test_a_study_without_temperatures_or_results_still_has_a_report(tmp_path):
+    folder = write_study(tmp_path / "s", temperatures=False, failed=["dual", "shared", "product"])
+    report.write(folder)
+    text = (folder / "report" / "index.html").read_text()
+    assert text.count("nothing to draw") == 2 and text.count("<svg") == 1
+
+
+def test_a_hundred_classes_and_ten_arms_still_draw(tmp_path):
+    classes = tuple(f"class {index}" for index in range(100))
+    folder = write_study(
+        tmp_path / "s",
+        {f"arm{index}": 0.0 for index in range(10)},
+        classes=classes,
+        images_per_class=5,
+        seeds=2,
+        trials=5,
+    )
+    tables = results.load(folder)
+    report.write(folder)
+    [axes] = figures.class_bars(tables).axes
+    assert len(axes.get_xticklabels()) == figures.CLASSES_SHOWN and "hardest of 100" in axes.get_xlabel()
+
+
+def test_one_objective_is_drawn_over_the_trials(tmp_path):
+    folder = write_study(tmp_path / "s", objectives={"worst_class_robust_accuracy": "max"})
+    [axes] = figures.pareto_front(results.load(folder)).axes
+    assert axes.get_xlabel() == "trial number"
+    report.write(folder)
+
+
+def test_the_door(study, tmp_path, capsys):
+    assert report.main([str(study)]) == 0
+    printed = capsys.readouterr().out
+    assert "The data do not decide" in printed and "index.html" in printed
+    assert report.main([str(tmp_path / "nowhere")]) == 2
+    assert "not a study folder" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""What the UI tests share: a small made-up study, the real `absld_search.ui` as a subprocess, and a real Chromium."""
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 200
+PAGE_MS = 90_000
+CHROMIUM_FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+# What MLflow notes after it has opened its chat panel once; the panel would take a third of the first picture.
+NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+OBJECTIVES = {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}
+PARAMS = ["temperature_lr", "initial_temperature_adv", "initial_temperature_clean"]
+
+
+def made_up_study(out: Path) -> set[str]:
+    """Fills the store below `out` with 12 trials of two arms; the names of those on the joint front."""
+    from absld_search.search.tracking import Mirror, store_uri
+
+    mirror = Mirror(store_uri(out), "made_up", out / "artifacts", OBJECTIVES, PARAMS)
+    mirror.open()
+    values = {}
+    for number in range(12):
+        arm = ("dual", "shared")[number % 2]
+        name = f"{arm} #{number // 2}"
+        values[name] = _made_up_trial(mirror, number, arm, name)
+    front = {name for name in values if not any(_dominates(other, values[name]) for other in values.values())}
+    mirror.mark_fronts(front, front)
+    report = out / "report.html"
+    report.write_text("<h1>A made-up answer</h1>")
+    mirror.answer([report], {"test/robust_accuracy": 0.5}, "The answer of a made-up study")
+    return front
+
+
+def _made_up_trial(mirror: Any, number: int, arm: str, name: str) -> tuple[float, float]:
+    angle = (0.5 + number % 6) / 6 * math.pi / 2
+    radius = 1.0 if number in (0, 3, 4, 7, 8, 11) else 0.9 - 0.03 * (number % 4)
+    ends = (0.18 + 0.16 * radius * math.cos(angle), 0.42 + 0.12 * radius * math.sin(angle))
+    params = {
+        "temperature_lr": round(10 ** (-2 + 2 * ((number * 5) % 12) / 11), 4),
+        "initial_temperature_adv": round(0.5 + 1.5 * ((number * 7) % 12) / 11, 3),
+        "initial_temperature_clean": round(0.5 + 1.5 * number / 11, 3),
+    }
+    mirror.trial(name, name, params, {"arm": arm})
+    mirror.training(f"{name}/0", name, f"{name} seed 0", {"arm": arm, "seed": "0"})
+    rows = [(epoch, dict(zip(OBJECTIVES, _at(epoch, ends, number), strict=True))) for epoch in range(1, 31)]
+    for key in (name, f"{name}/0"):
+        mirror.epochs(key, rows)
+        mirror.finish(key, rows[-1][1])
+    return tuple(rows[-1][1].values())
+
+
+def _at(epoch: int, ends: tuple[float, float], number: int) -> tuple[float, float]:
+    grown = 1 - math.exp(-epoch / (5 + number % 4))
+    wobble = 0.02 * math.sin(epoch * (1.3 + number / 7)) * math.exp(-epoch / 8)
+    return tuple(round(0.1 + (end - 0.1) * grown + wobble, 4) for end in ends)
+
+
+def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a != b and all(x >= y for x, y in zip(a, b, strict=True))
+
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Runs the door with these arguments; its process and the link it printed. Ends it by SIGTERM."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "absld_search.ui", *arguments], cwd=ROOT, env=clean_environment(**environment),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process, _printed_link(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without the store that its user may have chosen."""
+    kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return {**kept, **more}
+
+
+def _printed_link(process: subprocess.Popen) -> str:
+    line = process.stdout.readline()  # ends at the latest when the door gives up
+    found = re.search(r"http://\S+", line)
+    assert found, f"no link in {line!r}; stderr: {process.stderr.read()}"
+    return found.group()
+
+
+@contextmanager
+def chromium_page() -> Iterator[tuple[Any, list[str]]]:
+    """A Playwright page in headless Chromium, and the list of hosts it has asked so far.
+
+    Skips the test where there is no Chromium; fails it instead under ABSLD_REQUIRE_BROWSER=1.
+    """
+    path = _chromium()
+    from playwright.sync_api import sync_playwright
+
+    hosts: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.on("request", lambda request: hosts.append(urlsplit(request.url).hostname or ""))
+        page.set_default_timeout(PAGE_MS)
+        page.add_init_script(NO_ASSISTANT)
+        try:
+            yield page, hosts
+        finally:
+            browser.close()
+
+
+def front_rows(page: Any, link: str) -> list[str]:
+    """Opens the link; the run names in the list at the left, top down (MLflow draws up to 25 at this window size).
+
+    Times out where the page does not ask for the front, or never shows as many rows as it counts matching runs.
+    """
+    with page.expect_response(_is_the_front):
+        page.goto(link)
+    return page.wait_for_function(
+        """() => {
+            const count = document.body.innerText.match(/(\\d+)\\s+matching run/);
+            const names = [...document.querySelectorAll('.ag-row a[href*="/runs/"]')].map(a => a.innerText.trim());
+            return names.length > 0 && count && names.length === Number(count[1]) && names;
+        }"""
+    ).json_value()
+
+
+def _is_the_front(response: Any) -> bool:
+    return "runs/search" in response.url and "tags.pareto = 'true'" in (response.request.post_data or "")
+
+
+def scatter_points(page: Any) -> int:
+    """How many points the first scatter chart shows."""
+    chart = page.locator(".js-plotly-plot:not(:has(.js-line))").first
+    chart.locator(".scatterlayer .point").first.wait_for()
+    return chart.locator(".scatterlayer .point").count()
+
+
+def picture(page: Any, path: Path) -> None:
+    """Takes a screenshot of the view without the side bar and the note on shared views."""
+    for button in ("Hide banner", "Toggle sidebar"):
+        page.get_by_label(button).click()
+    page.locator(".parcoords").first.wait_for()
+    page.mouse.move(750, 20)  # off the charts, which show a box where the pointer is
+    page.wait_for_timeout(2500)  # the charts grow into the freed room
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(path))
+
+
+def _chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        refuse = pytest.fail if os.environ.get("ABSLD_REQUIRE_BROWSER") == "1" else pytest.skip
+        refuse("no Chromium on this machine (package `chromium`)")
+    return path
