@@ -6,7 +6,6 @@ No logic in here: words come in from the command line, the plan is made, checked
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from absld_search import catalog
-from absld_search.words import UsageError
+from absld_search.words import UsageError, pair
 from absld_search.workloads import SMOKE, WORKLOADS
 
 USAGE = 2
@@ -113,7 +112,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
     if smoke:
         words["seeds"] = words["seeds"] or 2
-    words["set"] = dict(_pair(text) for text in words.pop("set_"))
+    words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
     words["tracking_uri"] = words["tracking_uri"] or sqlite_url(out / "mlflow.db")
     words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
@@ -122,13 +121,5 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
                       "study": study, "out": out, "command": command})  # fmt: skip
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set {text!r} must read KEY=VALUE.")
-    return key, value
-
-
 if __name__ == "__main__":
-    os.umask(0o077)  # results may hold what others should not read
     main()

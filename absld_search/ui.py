@@ -63,9 +63,7 @@ def _newest_study(uri: str) -> str:
     file = tracking.store_file(uri)
     if file is not None and not file.is_file():
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
-    os.environ.setdefault(
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
-    )  # MLflow's 7 retries would take four minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's 7 retries would take four minutes
     try:
         study = tracking.newest_experiment(uri)
     except tracking.MIRROR_ERRORS as error:
@@ -87,9 +85,7 @@ def _free_port(first: int, strict: bool) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # else one closed a minute ago counts as taken
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else one closed a minute ago counts as taken
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -136,9 +132,7 @@ def _wait_until_it_answers(server: "subprocess.Popen[bytes]", port: int, words: 
         if server.poll() is not None:
             raise click.ClickException(f"the MLflow server did not start:\n{_tail(words)}")
         if time.monotonic() > deadline:
-            raise click.ClickException(
-                f"the MLflow server gave no answer in {START_SECONDS} s:\n{_tail(words)}"
-            )
+            raise click.ClickException(f"the MLflow server gave no answer in {START_SECONDS} s:\n{_tail(words)}")
         time.sleep(0.1)
 
 

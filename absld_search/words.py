@@ -50,3 +50,11 @@ def integer(name: str, value: object) -> int:
     if result != int(result):
         raise UsageError(f"{name} must be a whole number, not {value!r}.")
     return int(result)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """The two sides of KEY=VALUE. Raises: UsageError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{text!r} must read KEY=VALUE.")
+    return key, value

@@ -80,7 +80,12 @@ def class_bars(tables: Tables) -> Figure | None:
                 np.arange(len(order)) + (place + 0.5) * width - 0.4,
                 width,
             )
-        axes.set_xticks(range(len(order)), [tables.facts["classes"][c] for c in order])
+        names = [tables.facts["classes"][c] for c in order]
+        axes.set_xticks(range(len(order)), names)
+        if max(map(len, names)) * len(names) > 80:  # side by side they would touch
+            axes.tick_params(axis="x", labelrotation=35)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axes.grid(False, axis="x")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("class, hardest first" + _cut_note(tables, order))

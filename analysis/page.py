@@ -29,7 +29,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { text-align: right; padding: .38rem .5rem; border-bottom: 1px solid #e4e8ec; white-space: nowrap; }
 th { white-space: normal; }
 th.text, td.text { text-align: left; }
-td.text:last-child { white-space: normal; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 4.5rem; }
 thead th { border-bottom: 2px solid #b6c0ca; vertical-align: bottom; }
 tr.marked td { background: #eaf6f0; font-weight: 600; }
 .note { color: #57606a; font-size: .86rem; }

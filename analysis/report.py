@@ -36,11 +36,11 @@ def write(study_folder: Path | str) -> Answer:
 
 def table(found: Answer, width: int = 110) -> str:
     """The answer as plain text, for a terminal of at least 110 columns."""
-    lines = [*_wrapped(found.question, width), "", *_aligned(*cells.rows(found), text=2)]
+    lines = [*_wrapped(found.question, width), "", *_aligned(*cells.rows(found), width)]
     for row in found.rows:
         lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
     if found.comparisons:
-        lines += ["", *_aligned(*cells.comparisons(found), text=2)]
+        lines += ["", *_aligned(*cells.comparisons(found), width)]
     lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
     lines += [
         "",
@@ -111,18 +111,16 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     )
 
 
-def _aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], text: int, longest: int = 28) -> list[str]:
-    """Lines of a table: the first `text` columns flush left and cut at `longest`, the others flush right."""
-    short = [
-        [textwrap.shorten(cell, longest, placeholder="…") or cell[:longest] for cell in row[:text]] for row in rows
-    ]
-    cut = [[*words, *row[text:]] for words, row in zip(short, rows, strict=True)]
-    widths = [max(map(len, column)) for column in zip(heading, *cut, strict=True)]
+def _aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int, words: int = 2) -> list[str]:
+    """Lines of a table: the first `words` columns flush left and cut to fit into `width`, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[:words]) > 8:
+        widths[widths.index(max(widths[:words]))] -= 1
     lines = []
-    for row in [heading, ["─" * width for width in widths], *cut]:
-        pairs = list(zip(row, widths, strict=True))
-        left, right = pairs[:text], pairs[text:]
-        lines.append("  ".join([*(cell.ljust(w) for cell, w in left), *(cell.rjust(w) for cell, w in right)]).rstrip())
+    for row in [heading, ["─" * needed for needed in widths], *rows]:
+        cut = [cell if len(cell) <= w else f"{cell[: w - 1]}…" for cell, w in zip(row, widths, strict=True)]
+        flush = [c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
+        lines.append("  ".join(flush).rstrip())
     return lines
 
 

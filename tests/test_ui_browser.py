@@ -20,4 +20,7 @@ def test_the_link_opens_the_front_and_nothing_but_the_front(tmp_path):
         assert sorted(front_rows(page, link)) == sorted(front)
         assert scatter_points(page) == len(front)
         picture(page, Path(os.environ.get("ABSLD_SCREENSHOT", tmp_path / "front.png")))
+        page.goto("about:blank")  # else only the address behind the # changes, and the page stays
+        page.goto(link.replace("=pareto", "=trials"))
+        assert scatter_points(page) == 12
         assert hosts and set(hosts) <= LOOPBACK

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import nn
 
 from absld_search.core import checkpoints, data, evaluation, models, records, results, teachers
@@ -70,12 +71,17 @@ class TrialConfig:
         asked = {
             "workload": self.workload,
             "method": self.method,
-            "teacher": self.teacher if METHODS[self.method].teacher_roles else None,
+            "teacher": self.teacher if self.teacher_needed else None,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": asdict(self.schedule),
             "compute": COMPUTE_VERSION,
         }
         return sha256(json.dumps(asked, sort_keys=True).encode())[:16]
+
+    @property
+    def teacher_needed(self) -> bool:
+        """Whether the method asks a teacher at all."""
+        return bool(METHODS[self.method].teacher_roles)
 
     @property
     def key(self) -> str:
@@ -130,12 +136,14 @@ def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seco
     `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once.
     Raises: NonFinite, and then no metric of this training is worth anything.
     """
-    finished = results.read_result(folder)
-    if finished is not None:
-        return finished
-    torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
-    with torch.random.fork_rng():
-        return _Run(config, folder, report, checkpoint_seconds).run()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # a worker outlives a killed driver by seconds, and the next one is fast
+        finished = results.read_result(folder)
+        if finished is not None:
+            return finished
+        torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
+        with torch.random.fork_rng():
+            return _Run(config, folder, report, checkpoint_seconds).run()
 
 
 class _Run:

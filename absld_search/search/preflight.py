@@ -71,8 +71,9 @@ def _check_storage(plan: Plan) -> None:
     try:
         made = sa.make_url(url)
         if made.drivername.startswith("sqlite"):
-            if not made.database or not Path(made.database).exists():
-                return
+            file = Path(made.database or "")
+            if not file.exists():
+                return _check_writable("--storage", file.parent)
         engine = ledgers.connect(url)
         with engine.connect():
             there = sa.inspect(engine).has_table("absld_facts")

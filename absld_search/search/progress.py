@@ -55,7 +55,8 @@ class Progress:
         if training["state"] == FAILED:
             self.say(f"training {training['training']} failed: {training['reason']}")
         elif training["stage"] == CONFIRM and not self.console.is_terminal:
-            self.say(f"{self.headline()}  confirmed seed {training['seed']} of {training['config']}")
+            name = self.ledger.trials(config=training["config"], confirmed=True)[0]["trial"]
+            self.say(f"{self.headline()}  {name}: seed {training['seed']} confirmed")
 
     def trial_done(self, trial: Row) -> None:
         if trial["state"] == COMPLETE and not self.console.is_terminal:

@@ -73,27 +73,27 @@ def expected_worst(num_classes: int, n: int, accuracy: float) -> float:
     return float(np.sum(at_least**num_classes) / n)
 
 
+def _mean(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    # Rounded, so that resamples with the same mean tie in spite of the order of summation: ties decide p and interval.
+    return np.round(sample.mean(axis=axis), 12)
+
+
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     if values.size == 1:
         return -np.inf, np.inf
     # Equal but for the last bits: the bootstrap has no spread to work with, and would answer nan.
     if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
         return float(values.mean()), float(values.mean())
-    found = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
-    return float(found.low), float(found.high)
+    found = stats.bootstrap((values,), _mean, method="BCa", vectorized=True, rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _sign_flip(values: NDArray[np.float64]) -> float:
     if values.size == 1 or not values.any():
         return 1.0
-
-    def mean(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        # Rounded, so that sign patterns with the same mean tie in spite of the order of summation.
-        return np.round(sample.mean(axis=axis), 12)
-
     found = stats.permutation_test(
         (values,),
-        mean,
+        _mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=2**EXACT_LIMIT,

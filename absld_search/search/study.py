@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from absld_search.core import results
-from absld_search.core.trial import ensure_teacher
+from absld_search.core.trial import TrialConfig, ensure_teacher
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row
 from absld_search.search.mirroring import Mirroring, chosen_trials, front_trials
 from absld_search.search.plan import Plan
@@ -87,7 +87,9 @@ class Study:
         return "\n".join(lines)
 
     def _teachers(self) -> None:
-        for name in sorted({row["job"]["teacher"] for row in self.ledger.trainings(state=WAITING)}):
+        """Make what the waiting trainings need before Ray starts, so that no worker waits for another's."""
+        waiting = [TrialConfig.from_dict(row["job"]) for row in self.ledger.trainings(state=WAITING)]
+        for name in sorted({config.teacher for config in waiting if config.teacher_needed}):
             ensure_teacher(self.plan.setting, name, self.plan.request.device, self.progress.say)
 
     def _tune(self) -> None:
@@ -145,7 +147,8 @@ class Both:
 
 @contextmanager
 def held(plan: Plan) -> Iterator[None]:
-    """The study, for this driver alone. Raises: Held, naming who has it."""
+    """The study, for this driver alone, and its files for this user alone. Raises: Held, naming who has it."""
+    umask = os.umask(0o077)
     plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     note = plan.folder / "driver.json"
     try:
@@ -155,6 +158,8 @@ def held(plan: Plan) -> Iterator[None]:
             note.unlink(missing_ok=True)
     except Timeout:
         raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
+    finally:
+        os.umask(umask)
 
 
 def _read(note: Path) -> str:

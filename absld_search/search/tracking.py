@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -28,13 +28,11 @@ for _name in ("mlflow", "alembic"):  # creating a store takes them two screens o
 
 MIRROR_ERRORS = (MlflowException, SQLAlchemyError)  # for callers' `except`, none of which may import mlflow
 ON_FRONT, OFF_FRONT = "#d62728", "#b0b8c1"
-METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100  # MLflow's limits for one request
+METRICS_A_BATCH = 1000  # MLflow's limit for one request; params and tags it splits by itself, and keeps once
 RUNS_A_PAGE = 1000
 KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.opened"
 COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
 ANSWER = "answer"
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -89,9 +87,9 @@ class Mirror:
         off = {"pareto": "false", "pareto_arm": "false", COLOR: OFF_FRONT}
         run = self._find_or_create(key, name, {KIND: "trial", **off, **tags})
         missing = [Param(k, str(v)) for k, v in params.items() if k not in run.params]
-        for batch in _chunks(missing, PARAMS_A_BATCH):
-            self._client.log_batch(run.id, params=batch)
-            run.params.update(param.key for param in batch)
+        if missing:
+            self._client.log_batch(run.id, params=missing)
+            run.params.update(param.key for param in missing)
         return run.id
 
     def training(self, key: str, trial_key: str, name: str, tags: Mapping[str, str]) -> str:
@@ -216,8 +214,11 @@ class Mirror:
     def _log(self, run: _Run, points: Iterable[tuple[str, int, float]]) -> None:
         now = _now_ms()
         finite = (Metric(name, value, now, step) for name, step, value in points if math.isfinite(value))
-        for batch in _chunks(finite, METRICS_A_BATCH):
+        while batch := list(islice(finite, METRICS_A_BATCH)):
+            names = {metric.key for metric in batch}
+            run.unread |= names  # they stay there when the reply gets lost: then only the store knows
             self._client.log_batch(run.id, metrics=batch)
+            run.unread -= names
             for metric in batch:
                 run.points.setdefault(metric.key, {})[metric.step] = metric.value
 
@@ -263,12 +264,6 @@ def link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> st
 
 def _known(run: Any) -> _Run:
     return _Run(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    left = iter(items)
-    while chunk := list(islice(left, size)):
-        yield chunk
 
 
 def _flag(value: bool) -> str:

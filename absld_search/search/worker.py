@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ def train(job: dict[str, Any], trainings: str) -> dict[str, Any]:
     """
     config = TrialConfig.from_dict(job["job"])
     folder = Path(trainings) / job["training"]
+    seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
     try:
-        metrics = run_trial(config, folder, lambda epoch, values: tune.report({"epoch": epoch, "metrics": values}))
+        metrics = run_trial(config, folder, _report, seconds)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": 0}
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}", "epochs": 0}
     return {"final": metrics, "epochs": config.schedule.epochs}
+
+
+def _report(epoch: int, metrics: dict[str, float]) -> None:
+    tune.report({"epoch": epoch, "metrics": metrics})

@@ -85,8 +85,8 @@ def test_ties_of_the_knee_go_to_the_first_objective_and_then_to_the_lower_index(
     assert knee([(0.0, 1.0), (1.0, 0.0)], ["min", "min"]) == 0
     assert knee([(0.2, 0.2), (0.5, 0.5), (0.5, 0.5)], ["max", "max"]) == 1
     assert knee([(0.3, 0.7)], ["max", "max"]) == 0
-    # All distances are equal but for the last bit: 0.1 + 0.2 against 0.3.
-    assert knee([(0.0, 0.1 + 0.2), (0.3, 0.0)], ["max", "max"]) == 1
+    # The inner two are equally far but for the last bit of 0.4 - 0.3 and 0.5 - 0.3.
+    assert knee([(0.3, 3), (0.4, 2), (0.5, 1), (0.3 + 0.1 * 3, 0)], ["max", "max"]) == 2
 
 
 @given(points(odd), st.tuples(small, small))

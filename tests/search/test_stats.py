@@ -62,6 +62,12 @@ def test_one_pair_decides_nothing():
     assert paired([0.4]) == (0.4, -math.inf, math.inf, 1, 1)
 
 
+def test_the_last_bit_of_a_difference_does_not_move_the_interval():
+    images = np.array([-6, -4, -5, -7, -5, -6, -4, -5])
+    one, other = paired(images / 480), paired((images + 288) / 480 - 288 / 480)
+    assert one[:4] == pytest.approx(other[:4], abs=1e-9)
+
+
 def test_the_same_data_give_the_same_interval():
     values = np.random.default_rng(3).normal(0.1, 0.2, 8)
     assert paired(values) == paired(values)

@@ -5,7 +5,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from absld_search.search import mlflow_view, tracking
-from absld_search.search.tracking import OFF_FRONT, ON_FRONT, Mirror, newest_experiment, store_uri
+from absld_search.search.tracking import MIRROR_ERRORS, OFF_FRONT, ON_FRONT, Mirror, newest_experiment, store_uri
 
 OBJECTIVES = {"worst": "max", "cost": "min"}
 
@@ -100,6 +100,31 @@ def test_more_metrics_than_one_request_may_hold(tmp_path):
     assert len(run.data.params) == 130
     assert len(run.data.metrics) == 60 + 1200
     assert curve(tmp_path, "t", "class_59") == [(step, 59 + step / 100) for step in range(1, 31)]
+
+
+def test_no_request_is_larger_than_mlflow_allows(tmp_path, monkeypatch):
+    made = mirror(tmp_path)
+    made.trial("t", "t", {}, {})
+    sizes = []
+    monkeypatch.setattr(made._client, "log_batch", lambda run_id, metrics: sizes.append(len(metrics)))
+    made.epochs("t", [(step, {f"class_{i:02d}": 0.5 for i in range(60)}) for step in range(1, 31)])
+    assert sizes == [1000, 800]
+
+
+def test_a_lost_reply_leads_to_no_second_point(tmp_path, monkeypatch):
+    made = mirror(tmp_path)
+    made.trial("t", "t", {}, {})
+    log_batch = made._client.log_batch
+
+    def log_and_lose_the_reply(*args, **kwargs):
+        log_batch(*args, **kwargs)
+        raise MIRROR_ERRORS[0]("connection reset")
+
+    with monkeypatch.context() as broken, pytest.raises(MIRROR_ERRORS):
+        broken.setattr(made._client, "log_batch", log_and_lose_the_reply)
+        made.epochs("t", [(1, {"a": 1.0})])
+    made.epochs("t", [(1, {"a": 1.0}), (2, {"a": 2.0})])
+    assert curve(tmp_path, "t", "a") == [(1, 1.0), (2, 2.0)]
 
 
 def test_a_better_summary_and_a_second_attempt_replace_the_first(tmp_path):

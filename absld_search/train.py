@@ -1,0 +1,59 @@
+"""`python -m absld_search.train`: one training, without Ray, Optuna or MLflow.
+
+    python -m absld_search.train --workload digits --method absld temperature_lr=0.2
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from absld_search.words import UsageError, pair
+
+ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--workload", default="digits", show_default=True, help="On what to train.")
+@click.option("--method", default="absld", show_default=True, help="absld, rslad, sat or trades.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed index.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True,
+              help="Its folder is OUT/<configuration's hash>-s<seed>; run again, it continues there.")  # fmt: skip
+def main(words: tuple[str, ...], workload: str, method: str, seed: int, device: str, out: Path) -> None:
+    """Train once with the hyperparameters KEY=VALUE and print its accuracies on val."""
+    try:
+        metrics = _train(words, workload, method, seed, device, out)
+    except UsageError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ArithmeticError as error:
+        click.echo(f"failed: {error}", err=True)
+        sys.exit(3)
+    for name in ALWAYS:
+        click.echo(f"{name:<30}{metrics[name]:.4f}")
+
+
+def _train(words: tuple[str, ...], workload: str, method: str, seed: int, device: str, out: Path) -> dict[str, float]:
+    from absld_search.core import trial
+    from absld_search.workloads import workload as named
+
+    given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
+    config = trial.TrialConfig.from_words(given, workload, seed, device)
+    if config.teacher_needed:
+        trial.ensure_teacher(named(workload), config.teacher, device, click.echo)
+    click.echo(f"{method} on {workload}, seed {seed}: {out / config.key}")
+    return trial.run_trial(config, out / config.key, lambda epoch, found: _line(config.schedule.epochs, epoch, found))
+
+
+def _line(total: int, epoch: int, metrics: dict[str, float]) -> None:
+    shown = [f"{name} {metrics[name]:.3f}" for name in ("train/loss", *ALWAYS) if name in metrics]
+    click.echo(f"epoch {epoch}/{total}  " + "  ".join(shown))
+
+
+if __name__ == "__main__":
+    main()

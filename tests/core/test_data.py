@@ -1,0 +1,112 @@
+"""Splits, models and evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from absld_search.core import data, evaluation, models
+from absld_search.words import UsageError
+from absld_search.workloads import DIGITS
+
+
+def test_digits_are_all_there_once_and_stratified() -> None:
+    train, val = data.load("digits", DIGITS.split, "cpu")
+    test = data.load_test("digits", DIGITS.split, "cpu")
+    ids = torch.cat([train.ids, val.ids, test.ids])
+    assert sorted(ids.tolist()) == list(range(1797))
+    for split, share in ((train, 0.40), (val, 0.25), (test, 0.35)):
+        assert len(split) / 1797 == pytest.approx(share, abs=0.01)
+        counts = torch.bincount(split.labels)
+        assert counts.min() / counts.max() > 0.9
+        assert split.images.min() >= 0 and split.images.max() <= 1 and split.images.shape[1:] == (1, 8, 8)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.integers(0, 99))
+def test_stratified_is_a_partition_in_proportion(labels: list[int], seed: int) -> None:
+    found = data.stratified(np.array(labels), {"a": 0.5, "b": 0.3, "c": 0.2}, seed)
+    assert sorted(np.concatenate(list(found.values())).tolist()) == list(range(len(labels)))
+    for label in set(labels):
+        total = labels.count(label)
+        assert abs(sum(labels[i] == label for i in found["a"]) - 0.5 * total) <= 1
+
+
+def test_every_image_is_seen_once_an_epoch() -> None:
+    train, _ = data.load("digits", DIGITS.split, "cpu")
+    seen = torch.cat([batch.index for batch in train.batches(100, 3, 1)])
+    assert sorted(seen.tolist()) == sorted(train.ids.tolist())
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UsageError, match="digits"):
+        data.load("digit", DIGITS.split, "cpu")
+    with pytest.raises(UsageError, match="cnn-8"):
+        models.build("cnn8", 10, 1, 0)
+
+
+def test_model_is_a_function_of_its_seed_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first, second, other = (models.build("cnn-8", 10, 1, seed) for seed in (4, 4, 5))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.linear.weight, second.linear.weight)
+    assert not torch.equal(first.linear.weight, other.linear.weight)
+    convolutions, norms, linear = 9 * (1 * 8 + 8 * 16 + 16 * 16), 2 * (8 + 16 + 16), 10 * (64 + 1)
+    assert sum(p.numel() for p in first.parameters()) == convolutions + norms + linear
+    assert first(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+class Threshold(nn.Module):
+    """Class 1 where the mean is above a half: robust exactly where |mean - 0.5| > eps."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+
+def split_of(means: list[float], ids: list[int] | None = None) -> data.Split:
+    images = torch.tensor(means).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+    labels = (torch.tensor(means) > 0.5).long()
+    return data.Split(images, labels, torch.tensor(ids or range(len(means))), 2)
+
+
+def test_attacks_find_exactly_what_can_be_fooled() -> None:
+    split = split_of([0.1, 0.38, 0.45, 0.55, 0.62, 0.9])
+    clean, pgd, cw = evaluation.evaluate(Threshold(), split, ("clean", "pgd20", "cw20"), eps=0.1, step_size=0.02)
+    assert clean.correct.all()
+    assert pgd.correct.tolist() == cw.correct.tolist() == [True, True, False, False, True, True]
+    assert pgd.summary()["worst_class_robust_accuracy"] == pytest.approx(2 / 3)
+    assert cw.summary()["cw_accuracy"] == pytest.approx(4 / 6)
+
+
+def test_start_is_a_function_of_the_image_alone() -> None:
+    x = torch.zeros(4, 1, 3, 3)
+    together = evaluation.start_noise(torch.tensor([7, 3, 9, 5]), x, 0.2)
+    alone = evaluation.start_noise(torch.tensor([9]), x[:1], 0.2)
+    assert torch.equal(together[2:3], alone)
+    assert together.abs().max() <= 0.2 and not torch.equal(together[0], together[1])
+
+
+def test_nan_network_has_no_accuracy() -> None:
+    model = models.build("cnn-8", 10, 1, 0)
+    with torch.no_grad():
+        model.linear.bias.fill_(float("nan"))
+    _, val = data.load("digits", DIGITS.split, "cpu")
+    with pytest.raises(evaluation.NonFiniteLogits, match="clean"):
+        evaluation.evaluate(model, val, ("clean",), 0.1, 0.01)
+
+
+def test_evaluation_leaves_mode_gradients_and_generator_alone() -> None:
+    model = models.build("cnn-8", 10, 1, 0).train()
+    _, val = data.load("digits", DIGITS.split, "cpu")
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    evaluation.evaluate(model, val, ("pgd20",), 0.1, 0.01)
+    assert torch.equal(torch.rand(1), expected)
+    assert model.training and all(p.grad is None for p in model.parameters())

@@ -1,0 +1,298 @@
+"""The queue over the ledger, without Ray: budgets, failures, choices, and kills at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from absld_search.search import fronts, mirroring
+from absld_search.search.arm_study import SAMPLERS, ArmStudy, open_storage
+from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.plan import Plan
+from absld_search.search.preflight import check
+from absld_search.search.queue import Queue, choice, values_of
+from absld_search.space import Choice, LogUniform, SearchSpace, Teachers, Uniform
+from absld_search.words import UsageError
+from tests.search.requests import plan, pretend, request
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from tests.search.requests import plan, pretend
+from tests.search.test_queue import open_queue
+made = plan(Path(sys.argv[1]), trials=3)
+queue = open_queue(made)
+evaluated = Path(sys.argv[1]) / "evaluated"
+while (row := queue.take()) is not None:
+    done = evaluated / row["training"]
+    if not done.exists():  # a worker's result on disk outlives its driver
+        time.sleep(0.01)
+        done.touch()
+        with open(Path(sys.argv[1]) / "log", "a") as log:
+            log.write(row["training"] + chr(10))
+    queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+"""
+
+
+def open_queue(made: Plan) -> Queue:
+    return Queue(made, Ledger(made.request.storage, made.request.study))
+
+
+def drain(queue: Queue, lose: set[int] = frozenset()) -> list[Row]:  # type: ignore[assignment]
+    """Run the queue dry; the trainings whose turn is in `lose` fail."""
+    seen = []
+    while (row := queue.take()) is not None:
+        metrics = None if len(seen) in lose else pretend(row["job"])
+        queue.done(row["training"], metrics, "" if metrics else "nonfinite:loss@1", epochs=2, seconds=0.1)
+        seen.append(row)
+    assert queue.finished()
+    return seen
+
+
+def test_equal_budgets_then_fresh_seeds_for_each_choice(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path))
+    seen = drain(queue)
+    assert [row["stage"] for row in seen] == ["search"] * 5 + ["confirm"] * 4
+    assert len(queue.ledger.trials(arm="dual")) == 4 and len(queue.ledger.trials(arm="rslad")) == 1
+    confirm = [(row["config"], row["seed"]) for row in seen if row["stage"] == "confirm"]
+    assert {seed for _, seed in confirm} == {1000, 1001}, "the same fresh seeds in every arm"
+    assert all(row["job"]["test"] for row in seen if row["stage"] == "confirm")
+    assert not any(row["job"]["test"] for row in seen if row["stage"] == "search")
+
+
+def test_papers_defaults_come_first(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path))
+    drain(queue)
+    assert queue.ledger.trials(arm="dual")[0]["params"] == {"temperature_lr": 0.1}
+
+
+def test_more_trials_and_seeds_extend_and_repeat_nothing(tmp_path: Path) -> None:
+    first = {row["training"] for row in drain(open_queue(plan(tmp_path)))}
+    assert drain(open_queue(plan(tmp_path))) == []
+    more = drain(open_queue(plan(tmp_path, trials=6, seeds=3)))
+    assert len([row for row in more if row["stage"] == "search"]) == 2
+    assert not first & {row["training"] for row in more}
+    trials = Ledger(plan(tmp_path).request.storage, "study").trials(arm="dual")
+    assert len({trial["params"]["temperature_lr"] for trial in trials}) == 6, "a resumed sampler does not repeat its draws"
+
+
+def test_a_failed_training_is_told_and_never_chosen(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path))
+    drain(queue, lose={0})
+    failed, *others = queue.ledger.trials(arm="dual")
+    assert failed["state"] == FAILED and failed["reason"] == "nonfinite:loss@1" and failed["objectives"] is None
+    assert all(trial["state"] == COMPLETE for trial in others)
+    states = [trial.state.name for trial in queue.studies["dual"].study.get_trials()]
+    assert states == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    chosen = choice(queue.plan, queue.ledger.trials(arm="dual"))
+    assert chosen is not None and chosen["trial"] != failed["trial"]
+
+
+def test_an_arm_of_failures_confirms_nothing(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, trials=2))
+    seen = drain(queue, lose={0, 1, 2})
+    assert len(seen) == 3 and not queue.ledger.trainings(stage="confirm")
+
+
+def test_search_seeds_are_averaged(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, trials=1, search_seeds=3))
+    drain(queue)
+    (trial,) = queue.ledger.trials(arm="dual")
+    rows = queue.ledger.trainings(config=trial["config"], stage="search")
+    values = [row["metrics"]["robust_accuracy"] for row in rows]
+    assert len(set(values)) == 3
+    assert trial["objectives"]["robust_accuracy"] == pytest.approx(sum(values) / 3)
+
+
+def test_fronts_and_optuna_agree(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path))
+    drain(queue)
+    trials = queue.ledger.trials()
+    joint, per_arm = mirroring.front_trials(queue.plan, trials)
+    for arm, study in queue.studies.items():
+        best = {f"{arm}-{trial.number:03d}" for trial in study.study.best_trials}
+        assert best == {name for name in per_arm if name.startswith(arm)}
+    mask = fronts.non_dominated(values_of(queue.plan, trials), ["max", "max"])
+    assert joint == {trial["trial"] for trial, on in zip(trials, mask, strict=True) if on}
+
+
+def test_the_same_configuration_in_two_arms_is_trained_once(tmp_path: Path) -> None:
+    twins = SearchSpace(fixed={}, arms={"a": {"temperature_lr": 0.1}, "b": {"temperature_lr": "0.1"}})
+    queue = open_queue(plan(tmp_path, space=twins))
+    assert len(drain(queue)) == 1 + 2
+    assert [trial["state"] for trial in queue.ledger.trials()] == [COMPLETE, COMPLETE]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_fills_a_conditional_space(tmp_path: Path, sampler: str) -> None:
+    space = SearchSpace(
+        fixed={"method": "absld"},
+        arms={"one": {}},
+        tuned={
+            "coupling": Choice(("dual", "mixed")),
+            "coupling_strength": Uniform(0.1, 1.0, when={"coupling": "mixed"}),
+            "temperature_lr": LogUniform(0.01, 1),
+            "teacher": Teachers(),
+        },
+    )
+    queue = open_queue(plan(tmp_path, space=space, trials=8, sampler=sampler))
+    drain(queue)
+    trials = queue.ledger.trials()
+    assert len(trials) == 8
+    for trial in trials:
+        params = trial["params"]
+        assert ("coupling_strength" in params) == (params["coupling"] == "mixed")
+        assert params["teacher"] in queue.plan.setting.teachers and 0.01 <= params["temperature_lr"] <= 1
+
+
+def test_only_choices_become_a_grid(tmp_path: Path) -> None:
+    tuned = {"teacher": Teachers(), "coupling": Choice(("dual", "shared"))}
+    space = SearchSpace(fixed={}, arms={"one": {}}, tuned=tuned)
+    queue = open_queue(plan(tmp_path, space=space, trials=99))
+    drain(queue)
+    asked = [(t["params"]["teacher"], t["params"]["coupling"]) for t in queue.ledger.trials()]
+    assert len(asked) == len(set(asked)) == 4 * 2
+
+
+def test_zombies_of_a_dead_driver_are_reaped(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path))
+    row = queue.take()
+    queue.studies["dual"].study.ask()  # killed between Optuna's ask and the ledger
+    again = open_queue(plan(tmp_path))
+    assert row is not None and again.ledger.trainings(training=row["training"])[0]["state"] == WAITING
+    drain(again)
+    states = [trial.state.name for trial in again.studies["dual"].study.get_trials()]
+    assert sorted(states) == ["COMPLETE"] * 4 + ["FAIL"]
+    assert again.ledger.trainings(training=row["training"])[0]["attempts"] == 2
+
+
+def test_killed_between_ledger_and_optuna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = open_queue(plan(tmp_path))
+    row = queue.take()
+    assert row is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(ArmStudy, "tell", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    again = open_queue(plan(tmp_path))
+    assert [t.state.name for t in again.studies["dual"].study.get_trials()][0] == "COMPLETE"
+
+
+def test_tell_refuses_what_is_not_finite(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    study = ArmStudy(made, made.arms[0], optuna.storages.InMemoryStorage())
+    for value in (float("nan"), float("inf")):
+        number, _ = study.ask()
+        study.tell(number, {"worst_class_robust_accuracy": value, "robust_accuracy": 0.5})
+        assert study.study.get_trials()[number].state.name == "FAIL"
+    study.tell(number, {"worst_class_robust_accuracy": 0.1, "robust_accuracy": 0.5})  # told already: no error
+
+
+def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    """SIGKILL at random moments, then the same command again, until done."""
+    (tmp_path / "evaluated").mkdir()
+    random.seed(0)
+    kills = 0
+    for _ in range(60):
+        process = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], cwd=Path(__file__).parents[2])
+        try:
+            process.wait(timeout=random.uniform(2.5, 5.0) if kills < 6 else 60)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        break
+    made = plan(tmp_path, trials=3)
+    ledger = Ledger(made.request.storage, "study")
+    assert {row["state"] for row in ledger.trainings()} == {COMPLETE}
+    assert len(ledger.trials(arm="dual")) == 3 and len(ledger.trials(arm="rslad")) == 1
+    logged = (tmp_path / "log").read_text().split()
+    assert len(logged) == len(set(logged)) == len(ledger.trainings()) == 4 + 4
+    for arm in ("dual", "rslad"):
+        study = optuna.load_study(study_name=f"study.{arm}", storage=open_storage(made.request.storage))
+        states = [trial.state.name for trial in study.get_trials()]
+        assert RUNNING not in states and states.count(COMPLETE) == len(ledger.trials(arm=arm))
+
+
+REFUSED = [
+    (dict(set={"learning_rate": "0.3"}), "workload.*|words.learning_rate"),
+    (dict(search_seeds=2), "search_seeds"),
+]
+
+
+@pytest.mark.parametrize(("changed", "field"), REFUSED)
+def test_another_study_under_the_same_name_is_refused(tmp_path: Path, changed: dict, field: str) -> None:
+    drain(open_queue(plan(tmp_path)))
+    check(plan(tmp_path, trials=9, seeds=5))
+    with pytest.raises(UsageError, match=field):
+        check(plan(tmp_path, **changed))
+
+
+def test_a_newer_schema_is_not_guessed_at(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    ledger = Ledger(made.request.storage, "study")
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE absld_facts SET value = '\"99\"' WHERE key = 'schema_version'")
+    with pytest.raises(UsageError, match="schema version 99"):
+        Ledger(made.request.storage, "study")
+
+
+def test_two_studies_share_a_database(tmp_path: Path) -> None:
+    url = request(tmp_path, "one").storage
+    first, second = (open_queue(plan(tmp_path, study=name, storage=url)) for name in ("one", "two"))
+    drain(first)
+    assert second.ledger.trials() == [] and len(drain(second)) == 9
+
+
+WRONG = [
+    (dict(set={"temperature_lr": "1"}), "--set temperature_lr"),
+    (dict(set={"coupling": "dual"}), "--set coupling"),
+    (dict(set={"epoch": "3"}), "Did you mean 'epochs'"),
+    (dict(sampler="tpee"), "Did you mean 'tpe'"),
+    (dict(trials=0), "--trials must be at least 1"),
+    (dict(seeds=0), "--seeds must be at least 1"),
+    (dict(max_concurrent=0), "--max-concurrent"),
+    (dict(cpus_per_trial=4096), "--cpus-per-trial 4096: this machine has"),
+    (dict(cpus_per_trial=0), "--cpus-per-trial must be greater"),
+    (dict(gpus_per_trial=-1), "--gpus-per-trial must be at least 0"),
+    (dict(gpus_per_trial=64), "--gpus-per-trial 64"),
+    (dict(storage="sqlite:////proc/nothing/study.db", study="x"), "--storage: nothing can be written in /proc"),
+    (dict(storage="nonsense"), "--storage"),
+    (dict(storage="postgresql+psycopg://nobody@localhost:1/none"), "--storage"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=[str(message) for _, message in WRONG])
+def test_bad_requests_are_refused_before_anything_is_created(tmp_path: Path, words: dict, message: str) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UsageError, match=message):
+        check(plan(tmp_path, **words))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+SPACES = [
+    (dict(arms={"a": {"coupling": "duall"}}), "arm 'a'.*Did you mean 'dual'"),
+    (dict(arms={"a": {}}, objectives={"robust_acuracy": "max"}), "Did you mean 'robust_accuracy'"),
+    (dict(arms={"a": {}}, objectives={"robust_nsd": "max"}), "better at its min"),
+    (dict(arms={"a": {}}, tuned={"initial_temperature_adv": LogUniform(0.1, 1)}), "outside its bounds"),
+    (dict(arms={"a": {}}, tuned={"temperature_lr": Uniform(-1, 1)}), "at least 0"),
+    (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "Did you mean 'learning_rate'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), SPACES, ids=[message for _, message in SPACES])
+def test_a_space_that_no_training_could_run_is_refused(tmp_path: Path, words: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(tmp_path, space=SearchSpace(**{"fixed": {}, **words}))
+
+

@@ -1,0 +1,140 @@
+"""The house's import table, held by reading the code. README's "The house" says the same in words."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIGHT = {"words", "space", "workloads"}
+CORE = "core."
+# file or folder -> (ours it may import, theirs it may import beside the standard library). First match wins.
+TABLE: dict[str, tuple[set[str], set[str]]] = {
+    "search_spaces/": ({"space"}, set()),
+    "absld_search/words.py": (set(), set()),
+    "absld_search/space.py": ({"words"}, set()),
+    "absld_search/workloads.py": ({"words"}, set()),
+    "absld_search/catalog.py": ({"space", "words", "search_spaces"}, set()),
+    "absld_search/run.py": (LIGHT | {"catalog", "search.", "analysis."}, {"click", "rich"}),
+    "absld_search/train.py": (LIGHT | {CORE}, {"click"}),
+    "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
+    "absld_search/core/files.py": (set(), set()),
+    "absld_search/core/losses.py": (set(), {"torch"}),
+    "absld_search/core/attacks.py": ({"core.losses"}, {"torch"}),
+    "absld_search/core/models.py": ({"words"}, {"torch"}),
+    "absld_search/core/data.py": ({"words"}, {"torch", "numpy", "sklearn"}),
+    "absld_search/core/metrics.py": (set(), {"numpy"}),
+    "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
+    "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/methods/": (
+        {"words", "core.attacks", "core.losses", "core.data", "core.methods."},
+        {"torch"},
+    ),
+    "absld_search/core/trainer.py": ({"core.methods.base", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/evaluation.py": (
+        {"core.attacks", "core.metrics", "core.losses", "core.data"},
+        {"torch", "numpy"},
+    ),
+    "absld_search/core/teachers.py": (
+        {"workloads", "core.models", "core.data", "core.files"},
+        {"torch", "safetensors", "filelock", "platformdirs"},
+    ),
+    "absld_search/core/records.py": (
+        {"core.evaluation", "core.files", "core.trainer"},
+        {"torch", "safetensors"},
+    ),
+    "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock"}),
+    "absld_search/search/fronts.py": (set(), {"numpy"}),
+    "absld_search/search/stats.py": (set(), {"numpy", "scipy"}),
+    "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
+    "absld_search/search/mlflow_view.py": (set(), set()),
+    "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
+    "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
+    "absld_search/search/preflight.py": (
+        LIGHT | {CORE, "search.plan", "search.ledger"},
+        {"sqlalchemy", "torch", "ray"},
+    ),
+    "absld_search/search/arm_study.py": (LIGHT | {"search.plan", "search.ledger"}, {"optuna"}),
+    "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
+    "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
+    "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray"}),
+    "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
+    "analysis/": (
+        {"analysis.", "core.results", "core.metrics", "search.fronts", "search.stats"},
+        {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
+    ),
+}
+FILES = sorted(
+    path
+    for folder in ("absld_search", "search_spaces", "analysis")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py" or path.parent.name == "methods"
+)
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Dotted names of all modules a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            submodules = {f"{module}.{alias.name}" for alias in node.names if _is_module(f"{module}.{alias.name}")}
+            found |= submodules or {module}
+    return found
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def rule(path: Path) -> tuple[set[str], set[str]]:
+    name = path.relative_to(ROOT).as_posix()
+    for prefix, allowed in TABLE.items():
+        if name == prefix or (prefix.endswith("/") and name.startswith(prefix)):
+            return allowed
+    raise AssertionError(f"{name} is in no row of the import table")
+
+
+def allowed(name: str, ours: set[str]) -> bool:
+    return any(name == word or (word.endswith(".") and name.startswith(word)) for word in ours)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_stay_inside_the_table(path: Path) -> None:
+    ours, theirs = rule(path)
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        top = name.split(".")[0]
+        if top in sys.stdlib_module_names:
+            continue
+        if top in ("absld_search", "analysis", "search_spaces"):
+            local = name.removeprefix("absld_search").removeprefix(".")
+            assert allowed(local, ours), f"{path.name} imports {name}"
+        else:
+            assert top in theirs, f"{path.name} imports {name}"
+
+
+def test_no_method_imports_another() -> None:
+    for path in (ROOT / "absld_search/core/methods").glob("*.py"):
+        if path.name not in ("__init__.py", "base.py"):
+            names = {n for n in imported(ast.parse(path.read_text())) if ".methods." in n}
+            assert names <= {"absld_search.core.methods.base"}, path.name
+
+
+def test_only_tracking_imports_mlflow_and_core_knows_no_search() -> None:
+    for path in FILES:
+        names = {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        assert "mlflow" not in names or path.name == "tracking.py", path
+        if "core" in path.parts:
+            assert not names & {"ray", "optuna", "mlflow"}, path
+
+
+def test_every_row_of_the_table_is_there() -> None:
+    for prefix in TABLE:
+        assert (ROOT / prefix).exists(), prefix

@@ -1,0 +1,88 @@
+"""SIGKILL of the real driver in the middle of a real study, then the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+
+from absld_search.core import results
+
+ROOT = Path(__file__).parents[1]
+EPOCHS = 40
+WORDS = ["temperature_lr", "--smoke", "--trials", "3", "--seeds", "2", "--set", f"epochs={EPOCHS}"]
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    # A checkpoint after every epoch: then losing more than the epoch in progress can be counted, not timed.
+    environment = {**os.environ, "ABSLD_CHECKPOINT_SECONDS": "0"}
+    line = [sys.executable, "-m", "absld_search.run", *WORDS, "--out", str(out)]
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def lines(out: Path) -> dict[str, list[int]]:
+    """{training: epochs in the order in which they were trained}."""
+    found = {}
+    for log in out.glob("*/trainings/*/epochs.jsonl"):
+        records = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}}")]
+        found[log.parent.name] = [record["epoch"] for record in records]
+    return found
+
+
+def wait_for(condition, process: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+    for _ in range(1200):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the study does not get on")
+
+
+@pytest.mark.slow
+def test_kill_the_driver_twice(tmp_path: Path) -> None:
+    for finished in (0, 2):  # in the middle of the first trainings, then in the middle of later ones
+        process = start(tmp_path)
+        wait_for(lambda finished=finished: len(running(tmp_path)) > 0 and done(tmp_path) >= finished, process)
+        assert process.poll() is None, process.communicate()[0]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    process = start(tmp_path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    study = tmp_path / "temperature_lr-digits-smoke"
+    tables = results.load(study)
+    assert set(tables.trainings["state"].to_pylist()) == {"COMPLETE"}
+    assert len(tables.trials) == 3 + 1 and len(tables.trainings) == 4 + 4
+    assert "worst class" in output
+    for arm, number in (("adaptive", 3), ("frozen", 1)):
+        stored = optuna.load_study(study_name=f"{study.name}.{arm}", storage=f"sqlite:///{study / 'study.db'}")
+        states = Counter(trial.state.name for trial in stored.get_trials())
+        assert states["COMPLETE"] == number and states["RUNNING"] == 0
+    for training, epochs in lines(tmp_path).items():
+        counts = Counter(epochs)
+        assert set(counts) == set(range(1, EPOCHS + 1)), training
+        # The last epoch is logged once more when its evaluation is added; a kill may repeat one epoch each time.
+        assert sum(counts.values()) <= EPOCHS + 1 + 2, (training, counts)
+    assert_no_process_left(process.pid)
+
+
+def done(out: Path) -> int:
+    return len(list(out.glob("*/trainings/*/result.json")))
+
+
+def running(out: Path) -> list[str]:
+    """Trainings that are well under way."""
+    found = {key: epochs for key, epochs in lines(out).items() if 5 < len(epochs) < EPOCHS - 10}
+    return [key for key in found if not list(out.glob(f"*/trainings/{key}/result.json"))]
+
+
+def assert_no_process_left(pid: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
