@@ -1,6 +1,6 @@
 """`python -m absld_search.train`: one training, without Ray, Optuna or MLflow.
 
-    python -m absld_search.train --workload digits --method absld temperature_lr=0.2
+python -m absld_search.train --workload digits --method absld temperature_lr=0.2
 """
 
 from __future__ import annotations

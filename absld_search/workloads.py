@@ -96,6 +96,4 @@ def workload(name: str) -> Workload:
 def smoke(setting: Workload) -> Workload:
     """The same path through the code with as little work as possible; its numbers mean nothing."""
     teachers = {name: replace(spec, epochs=1) for name, spec in setting.teachers.items()}
-    return replace(
-        setting, name=setting.name + SMOKE, teachers=teachers, epochs=2, num_steps=2, eval_every=1, trials=2
-    )
+    return replace(setting, name=setting.name + SMOKE, teachers=teachers, epochs=2, num_steps=2, eval_every=1, trials=2)

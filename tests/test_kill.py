@@ -25,7 +25,8 @@ def start(out: Path) -> subprocess.Popen[str]:
     # A checkpoint after every epoch: then losing more than the epoch in progress can be counted, not timed.
     environment = {**os.environ, "ABSLD_CHECKPOINT_SECONDS": "0"}
     line = [sys.executable, "-m", "absld_search.run", *WORDS, "--out", str(out)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(line, cwd=ROOT, env=environment, **pipes)  # type: ignore[call-overload]
 
 
 def lines(out: Path) -> dict[str, list[int]]:

@@ -175,3 +175,21 @@ def test_a_second_driver_is_told_who_holds_the_study(study: Path) -> None:
     (study / "driver.json").unlink()
     assert found.returncode == 4
     assert "12345" in found.stderr and "elsewhere" in found.stderr
+
+
+def test_a_damaged_shard_is_trained_again(study: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "runs"
+    shutil.copytree(study.parent, copy)
+    before = results.load(copy / study.name)
+    lost = next((copy / study.name / "trainings").glob("*-s1000"))
+    (lost / "images.parquet").write_bytes(b"")
+    words = ["ablation_dual_temps", "--smoke", "--out", str(copy)]
+    words += ["--storage", f"sqlite:///{copy / study.name / 'study.db'}"]
+    assert command(*words).returncode == 75
+    assert command(*words).returncode == 0
+    after = results.load(copy / study.name)
+    assert after.images.sort_by([(name, "ascending") for name in ("training", "split", "attack", "image")]).equals(
+        before.images.sort_by([(name, "ascending") for name in ("training", "split", "attack", "image")])
+    )

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     x: Tensor  # (B, ch, H, W), float in [0, 1]: the augmented view
     y: Tensor  # (B,), int64
-    index: Tensor  # (B,), image ids in the data set
+    index: Tensor  # type: ignore[assignment]  # (B,), image ids in the data set; hides tuple.index, which nobody uses
     view: Tensor  # (B,), which augmentation: a function of (image, epoch, stream)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,13 @@ def _prefix(split: str) -> str:
 
 
 def metrics_of(outcomes: Outcomes) -> dict[str, float]:
-    """Accuracies by their names: plain on val, `test/...` on test."""
+    """Accuracies by their names: plain on val, `test/...` on test; what is undefined (NSD of all zeros) is absent."""
     return {
         f"{_prefix(split)}{name}": value
         for split, found in outcomes.items()
         for outcome in found
         for name, value in outcome.summary().items()
+        if math.isfinite(value)
     }
 
 

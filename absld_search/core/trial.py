@@ -41,7 +41,7 @@ class TrialConfig:
     workload: str
     method: str
     teacher: str
-    hyperparameters: Mapping[str, float | int | str]  # of the method, every one
+    hyperparameters: Mapping[str, Any]  # of the method, every one
     schedule: Schedule
     seed: int = 0
     device: str = "cpu"
@@ -104,7 +104,7 @@ def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -
     known = knobs(METHODS[method])
     unknown_to(method, given)
     settled = {**_attack_of(setting), **{k: v for k, v in setting.defaults.items() if k in known}, **given}
-    values = {name: field.default for name, field in known.items()}
+    values: dict[str, Any] = {name: field.default for name, field in known.items()}
     values |= {name: checked(METHODS[method], name, value) for name, value in settled.items()}
     METHODS[method](**values)  # what one knob demands of another is checked by the method itself
     return values

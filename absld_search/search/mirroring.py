@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
@@ -15,6 +16,7 @@ from absld_search.search.queue import CONFIRM, FINAL, choice, values_of
 from absld_search.search.tracking import Mirror
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
+STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED: "FAILED"}
 
 
 class Mirroring:
@@ -46,7 +48,8 @@ class Mirroring:
         self._try(lambda: self._training(training))
 
     def trial_done(self, trial: Row) -> None:
-        self._try(lambda: (self._trial(trial), self._fronts()))
+        self._try(lambda: self._trial(trial))
+        self._try(self._fronts)
 
     def catch_up(self) -> None:
         """Everything in the ledger is in MLflow afterwards, unless it is away."""
@@ -69,8 +72,7 @@ class Mirroring:
         tags = {"arm": trial["arm"], "config": trial["config"]}
         self.mirror.trial(trial["trial"], trial["trial"], trial["words"], tags)
         if trial["state"] in FINAL:
-            status = "FAILED" if trial["state"] == FAILED else "FINISHED"
-            self.mirror.finish(trial["trial"], self._values(trial), status, trial["reason"])
+            self.mirror.finish(trial["trial"], self._values(trial), STATUS[trial["state"]], trial["reason"])
 
     def _values(self, trial: Row) -> dict[str, float]:
         """Means over its complete trainings: val from search, `test/...` from the confirm stage."""
@@ -90,7 +92,7 @@ class Mirroring:
             log = EpochLog(self.plan.folder / "trainings" / training["training"] / "epochs.jsonl")
             self.mirror.epochs(training["training"], list(log.read().items()))
             if training["state"] in FINAL:
-                status = "FAILED" if training["state"] == FAILED else "FINISHED"
+                status = STATUS[training["state"]]
                 self.mirror.finish(training["training"], training["metrics"] or {}, status, training["reason"])
 
     def _fronts(self) -> None:

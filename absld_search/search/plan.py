@@ -142,7 +142,7 @@ def _paper_defaults(
 ) -> dict[str, Value]:
     """The papers' values of what is tuned: the first point that is tried."""
     known = knobs(METHODS[require_known("method", str(words.get("method", "absld")), METHODS)])
-    defaults = {name: field.default for name, field in known.items()} | {"teacher": setting.teacher}
+    defaults: dict[str, Any] = {name: field.default for name, field in known.items()} | {"teacher": setting.teacher}
     point: dict[str, Value] = {}
     for name, how in tuned.items():
         if name in defaults and holds(how, {**words, **point}) and _inside(how, defaults[name]):

@@ -101,9 +101,11 @@ class Queue:
         if not rows or any(row["state"] not in FINAL for row in rows):
             return self.ledger.trials(trial=trial["trial"])[0]
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
-        reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]}))
-        values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if good else None
-        state = COMPLETE if good else FAILED
+        missing = {f"nonfinite:{name}" for name in self.plan.objectives for metrics in good if name not in metrics}
+        reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
+        usable = bool(good) and not missing
+        values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if usable else None
+        state = COMPLETE if usable else FAILED
         self.ledger.finish_trial(trial["trial"], state=state, reason=reason, objectives=values)
         self.studies[trial["arm"]].tell(trial["number"], values)
         return self.ledger.trials(trial=trial["trial"])[0]

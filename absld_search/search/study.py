@@ -72,7 +72,10 @@ class Study:
         rows = [_trial_row(self.plan, trial, flags) for trial in trials]
         columns = list(results.TRAININGS.names)
         named = [{name: row[name] for name in columns} for row in trainings]
-        results.combine(self.plan.folder, rows, named, self.plan.objectives)
+        for key in results.combine(self.plan.folder, rows, named, self.plan.objectives):
+            self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
+            shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
+            self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
     def publish(self, report: Path, answer: Any) -> None:
         """The report's files and numbers into MLflow."""

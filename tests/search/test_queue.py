@@ -80,7 +80,8 @@ def test_more_trials_and_seeds_extend_and_repeat_nothing(tmp_path: Path) -> None
     assert len([row for row in more if row["stage"] == "search"]) == 2
     assert not first & {row["training"] for row in more}
     trials = Ledger(plan(tmp_path).request.storage, "study").trials(arm="dual")
-    assert len({trial["params"]["temperature_lr"] for trial in trials}) == 6, "a resumed sampler does not repeat its draws"
+    rates = {trial["params"]["temperature_lr"] for trial in trials}
+    assert len(rates) == 6, "a resumed sampler does not repeat its draws"
 
 
 def test_a_failed_training_is_told_and_never_chosen(tmp_path: Path) -> None:
@@ -296,3 +297,10 @@ def test_a_space_that_no_training_could_run_is_refused(tmp_path: Path, words: di
         plan(tmp_path, space=SearchSpace(**{"fixed": {}, **words}))
 
 
+def test_an_undefined_objective_fails_the_trial(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, trials=1))
+    row = queue.take()
+    assert row is not None
+    metrics = {name: value for name, value in pretend(row["job"]).items() if name != "robust_accuracy"}
+    (trial,) = queue.done(row["training"], metrics, "", epochs=2, seconds=0.0)
+    assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy"

@@ -86,7 +86,8 @@ class ABSLD(Method):
             self.tau_adv = self._moved(self.tau_adv, (1 - share) * adv + share * clean, rate)
         if self.coupling not in ("adv_only", "shared"):
             self.tau_clean = self._moved(self.tau_clean, (1 - share) * clean + share * adv, rate)
-        return {"temperature_adv": self.tau_adv, "temperature_clean": self.tau_clean}
+        logged = {"temperature_adv": self.tau_adv, "temperature_clean": self.tau_clean}
+        return {"temperature_adv": self.tau_adv} if self.coupling == "shared" else logged
 
     def _moved(self, tau: Tensor, risk: Tensor, rate: float) -> Tensor:
         """The temperatures (C,) after one update by the class risks (C,), nan where a class was not seen."""
