@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from absld_search.core import teachers
 from absld_search.search import ledger as ledgers
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Plan, masked
 from absld_search.words import UsageError
 
 
@@ -78,7 +78,8 @@ def _check_storage(plan: Plan) -> None:
         with engine.connect():
             there = sa.inspect(engine).has_table("absld_facts")
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        raise UsageError(f"--storage: the database cannot be opened: {str(error).splitlines()[0]}") from None
+        reason = masked(str(error).splitlines()[0], url)
+        raise UsageError(f"--storage: the database cannot be opened: {reason}") from None
     if there:
         check_fingerprints(plan, engine)
 
