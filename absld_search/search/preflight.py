@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,15 @@ def _gpus() -> int:
 
 
 def _check_writable(flag: str, folder: Path) -> None:
-    """The nearest existing parent must be a folder we may write in."""
+    """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag}: nothing can be written in {place}.")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
 
 
 def _check_storage(plan: Plan) -> None:
