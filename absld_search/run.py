@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from absld_search import catalog
-from absld_search.words import UsageError, pair
+from absld_search.words import UsageError, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS
 
 USAGE = 2
@@ -89,6 +89,9 @@ def _carry_out(made: Any) -> int:
     except study.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to continue", err=True)
+        return study.INTERRUPTED
     return code
 
 
@@ -112,14 +115,16 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     workload = words.pop("workload") + (SMOKE if smoke else "")
     study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
     if smoke:
-        words["seeds"] = words["seeds"] or 2
+        words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
     words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
+    own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]
+    show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)])])
     words["tracking_uri"] = words["tracking_uri"] or sqlite_url(out / "mlflow.db")
     words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
-    command = shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]])
+    command = masked(shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]]))
     return Request(**{**words, "space": entry.name, "question": entry.question, "workload": workload,
-                      "study": study, "out": out, "command": command})  # fmt: skip
+                      "study": study, "out": out, "command": command, "show": show})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Every parameter of a study has exactly one role (after Google's Deep Learning Tu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -75,6 +76,9 @@ class SearchSpace:
             raise UsageError("arms is empty: a study has at least one arm.")
         if not self.objectives:
             raise UsageError("objectives is empty: a study has at least one objective.")
+        for arm in self.arms:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", arm):
+                raise UsageError(f"arms: {arm!r} must be 1 to 32 letters, digits, '_', '.' or '-'.")
         _check_roles(self)
         for name, direction in self.objectives.items():
             if direction not in DIRECTIONS:
@@ -102,6 +106,8 @@ def _check_roles(space: SearchSpace) -> None:
 
 
 def _check_distribution(name: str, distribution: Distribution) -> None:
+    if not isinstance(distribution, Distribution):
+        raise UsageError(f"{name}: tuned takes Uniform, LogUniform, Choice or Teachers, not {distribution!r}.")
     if isinstance(distribution, Choice):
         if len(set(distribution.options)) != len(distribution.options) or not distribution.options:
             raise UsageError(f"{name}: a Choice needs at least one option and no option twice.")

@@ -35,7 +35,8 @@ def main(words: tuple[str, ...], workload: str, method: str, seed: int, device: 
         click.echo(f"failed: {error}", err=True)
         sys.exit(3)
     for name in ALWAYS:
-        click.echo(f"{name:<30}{metrics[name]:.4f}")
+        value = f"{metrics[name]:.4f}" if name in metrics else "undefined"
+        click.echo(f"{name:<30}{value}")
 
 
 def _train(words: tuple[str, ...], workload: str, method: str, seed: int, device: str, out: Path) -> dict[str, float]:

@@ -17,10 +17,13 @@ from typing import IO, NoReturn
 import click
 from click.core import ParameterSource
 
+from absld_search.words import masked
+
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
 START_SECONDS = 180  # measured 10 s on two idle cores; a machine that trains may need a minute
 STOP_SECONDS = 10
+STORE = "MLFLOW_BACKEND_STORE_URI"  # by the environment: everybody on a machine can read arguments
 SAFE_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -65,11 +68,11 @@ def _newest_study(uri: str) -> str:
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
     try:
         study = tracking.newest_experiment(uri)
-    except tracking.MIRROR_ERRORS as error:
+    except (*tracking.MIRROR_ERRORS, ImportError) as error:
         reason = str(error).splitlines()[0]
-        raise Refusal(f"cannot read the MLflow store {uri}: {reason}") from error
+        raise Refusal(masked(f"cannot read the MLflow store {uri}: {reason}")) from error
     if study is None:
-        raise Refusal(f"the MLflow store {uri} holds no study. Run one with `make run`.")
+        raise Refusal(f"the MLflow store {masked(uri)} holds no study. Run one with `make run`.")
     return study
 
 
@@ -114,13 +117,13 @@ def _leave(*_: object) -> NoReturn:
 
 def _start(uri: str, port: int, words: IO[str]) -> "subprocess.Popen[bytes]":
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        sys.executable, "-m", "mlflow", "server",
         "--host", HOST, "--port", str(port), "--allowed-hosts", f"localhost:{port},{HOST}:{port}",
         "--workers", "1", "--uvicorn-opts", "--log-level warning",
     ]  # fmt: skip
     # A session of its own: Ctrl-C reaches only us, and one signal to the group ends all the server's processes.
     return subprocess.Popen(
-        command, env={**os.environ, **SAFE_ENVIRONMENT}, stdin=subprocess.DEVNULL, stdout=words,
+        command, env={**os.environ, **SAFE_ENVIRONMENT, STORE: uri}, stdin=subprocess.DEVNULL, stdout=words,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

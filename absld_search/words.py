@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 
 
@@ -58,3 +59,9 @@ def pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"{text!r} must read KEY=VALUE.")
     return key, value
+
+
+def masked(text: str) -> str:
+    """`text` without the passwords of the URLs in it."""
+    text = re.sub(r"(://[^:/@\s]*:)[^/\s]*@", r"\1***@", text)
+    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)

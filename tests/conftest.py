@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +14,13 @@ from absld_search import run
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Teachers of the tests stay out of the person's cache."""
+    """The tests stay out of the person's cache, MLflow server and cluster."""
     folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("ABSLD_CACHE_DIR")
-    os.environ["ABSLD_CACHE_DIR"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["ABSLD_CACHE_DIR"]
-    else:
-        os.environ["ABSLD_CACHE_DIR"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABSLD_CACHE_DIR", str(folder))
+        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):  # the person's own server and cluster
+            patch.delenv(name, raising=False)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -21,9 +22,9 @@ EPOCHS = 40
 WORDS = ["temperature_lr", "--smoke", "--trials", "3", "--seeds", "2", "--set", f"epochs={EPOCHS}"]
 
 
-def start(out: Path) -> subprocess.Popen[str]:
+def start(out: Path, **more: str) -> subprocess.Popen[str]:
     # A checkpoint after every epoch: then losing more than the epoch in progress can be counted, not timed.
-    environment = {**os.environ, "ABSLD_CHECKPOINT_SECONDS": "0"}
+    environment = {**os.environ, "ABSLD_CHECKPOINT_SECONDS": "0", "ABSLD_TEST_MARK": str(out), **more}
     line = [sys.executable, "-m", "absld_search.run", *WORDS, "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(line, cwd=ROOT, env=environment, **pipes)  # type: ignore[call-overload]
@@ -38,9 +39,10 @@ def lines(out: Path) -> dict[str, list[int]]:
     return found
 
 
-def wait_for(condition, process: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None) -> None:
+    """Returns when the condition holds, or the process has ended."""
     for _ in range(1200):
-        if condition() or process.poll() is not None:
+        if condition() or (process and process.poll() is not None):
             return
         time.sleep(0.1)
     raise AssertionError("the study does not get on")
@@ -71,7 +73,7 @@ def test_kill_the_driver_twice(tmp_path: Path) -> None:
         assert set(counts) == set(range(1, EPOCHS + 1)), training
         # The last epoch is logged once more when its evaluation is added; a kill may repeat one epoch each time.
         assert sum(counts.values()) <= EPOCHS + 1 + 2, (training, counts)
-    assert_no_process_left(process.pid)
+    assert_nothing_left_running(tmp_path)
 
 
 def done(out: Path) -> int:
@@ -84,6 +86,34 @@ def running(out: Path) -> list[str]:
     return [key for key in found if not list(out.glob(f"*/trainings/{key}/result.json"))]
 
 
-def assert_no_process_left(pid: int) -> None:
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+def assert_nothing_left_running(out: Path) -> None:
+    """Every process of a driver, Ray's own included, inherits the mark in its environment."""
+    wait_for(lambda: not marked(out), None)
+
+
+def marked(out: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"ABSLD_TEST_MARK={out}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["teacher", "search"])
+def test_a_polite_end_is_75_and_leaves_nothing_behind(tmp_path: Path, number: int, when: str) -> None:
+    process = start(tmp_path, ABSLD_CACHE_DIR=str(tmp_path / "cache"))
+    if when == "teacher":
+        wait_for(lambda: list(tmp_path.glob("cache/teachers/*.lock")), process)
+    else:
+        wait_for(lambda: running(tmp_path), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "run the same command again" in output and "Traceback" not in output
+    assert_nothing_left_running(tmp_path)
+    assert not list(tmp_path.glob("*/driver.json"))

@@ -75,9 +75,9 @@ def test_dry_run_and_print_config_create_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     dry = CliRunner().invoke(run.main, ["absld", "--dry-run", "--out", str(out)])
     assert dry.exit_code == 0 and dry.stdout.count("absld-00") == 3
-    secret = ["--tracking-uri", "postgresql://me:hunter2@localhost/x"]
-    shown = CliRunner().invoke(run.main, ["ablation_dual_temps", "--print-config", "--out", str(out), *secret])
-    assert shown.exit_code == 0 and "hunter2" not in shown.output
+    secret = ["--tracking-uri", "postgresql://me:hunter%402@localhost/x?password=hunter3"]
+    shown = command("ablation_dual_temps", "--print-config", "--out", str(out), *secret)
+    assert shown.returncode == 0 and "hunter" not in shown.stdout + shown.stderr
     plan = json.loads(shown.stdout)
     assert list(plan["arms"]) == ["dual", "shared", "product", "rslad"]
     assert plan["arms"]["rslad"]["trials"] == 1 and plan["arms"]["dual"]["fingerprint"]["words.coupling"] == "dual"

@@ -10,7 +10,7 @@ import pytest
 import search_spaces
 from absld_search import catalog
 from absld_search.space import Choice, LogUniform, SearchSpace, Uniform
-from absld_search.words import UsageError, integer, number, require_known
+from absld_search.words import UsageError, integer, masked, number, require_known
 from absld_search.workloads import WORKLOADS, workload
 
 FOLDER = Path(search_spaces.__path__[0])
@@ -50,6 +50,8 @@ ROLES = [
     (dict(fixed={"a": 1}, arms={"x": {}}, tuned={"a": Uniform(0, 1)}), "both fixed and tuned"),
     (dict(fixed={"a": 1}, arms={"x": {"a": 2}}), "both fixed and set by arm 'x'"),
     (dict(fixed={}, arms={}), "arms is empty"),
+    (dict(fixed={}, arms={"it's / <b>": {}}), "letters, digits"),
+    (dict(fixed={}, arms={"x": {}}, tuned={"a": (0.1, 1.0)}), "tuned takes Uniform"),
     (dict(fixed={}, arms={"x": {}}, objectives={"m": "up"}), "'max' or 'min'"),
     (dict(fixed={}, arms={"x": {}}, tuned={"a": Uniform(1, 1)}), "range"),
     (dict(fixed={}, arms={"x": {}}, tuned={"a": LogUniform(0, 1)}), "above 0"),
@@ -108,3 +110,10 @@ def test_workloads_are_consistent() -> None:
         assert sum(setting.split.values()) == pytest.approx(1)
         assert workload(f"{name}-smoke").epochs == 2
     assert len(WORKLOADS["digits"].teachers) >= 3
+
+
+def test_passwords_are_masked() -> None:
+    for url in ("postgresql://me:hunter2@h/x", "http://me:hunter%402@h:1", "postgresql://h/x?a=1&password=hunter2"):
+        found = masked(f"cannot open {url} now")
+        assert "hunter" not in found and "***" in found and found.endswith("now")
+    assert masked("sqlite:////tmp/a@b/c.db and http://host:5000/x") == "sqlite:////tmp/a@b/c.db and http://host:5000/x"

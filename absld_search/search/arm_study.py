@@ -66,6 +66,14 @@ class ArmStudy:
         else:
             self.study.tell(number, [values[name] for name in self.study.metric_names or ()])
 
+    def drop(self, number: int) -> None:
+        """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        self.study.tell(number, state=TrialState.FAIL)
+        point = frozen.system_attrs.get("fixed_params") or frozen.params
+        if point:
+            self.study.enqueue_trial(point)
+
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""
         states = (TrialState.RUNNING,)

@@ -8,7 +8,8 @@ from typing import Any
 from absld_search import __version__
 from absld_search.search import stats
 from absld_search.search.ledger import as_json
-from absld_search.search.plan import Plan, masked
+from absld_search.search.plan import Plan
+from absld_search.words import masked
 from absld_search.workloads import WORKLOADS
 
 ALPHA = 0.05

@@ -85,6 +85,12 @@ def read_fact(connection: sa.Connection, study: str, key: str) -> Any | None:
     return None if found is None else json.loads(found)
 
 
+def read_facts(connection: sa.Connection, study: str, prefix: str) -> dict[str, Any]:
+    """A study's facts whose key starts with `prefix`, without it."""
+    query = sa.select(_facts.c.key, _facts.c.value).where(_facts.c.study == study, _facts.c.key.startswith(prefix))
+    return {key.removeprefix(prefix): json.loads(value) for key, value in connection.execute(query)}
+
+
 class Ledger:
     """All reading and writing of the study's own tables. Every method is one transaction."""
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
+
+from filelock import FileLock
 
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
 from absld_search.search import fronts
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
-from absld_search.search.plan import Plan, masked
+from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM, FINAL, choice, values_of
 from absld_search.search.tracking import Mirror
+from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED: "FAILED"}
@@ -27,14 +31,24 @@ class Mirroring:
         self.plan, self.ledger, self.say = plan, ledger, say
         tuned = sorted({name for arm in plan.arms for name in arm.tuned})
         artifacts = plan.folder.absolute() / "mlflow-artifacts"
-        self.mirror = Mirror(plan.request.tracking_uri, plan.request.study, artifacts, plan.objectives, tuned)
+        identity = ledger.fact("identity", uuid.uuid4().hex)
+        request = plan.request
+        self.mirror = Mirror(request.tracking_uri, request.study, artifacts, plan.objectives, tuned, identity)
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
         self.told: set[str] = set()  # trainings whose end MLflow knows
         self.away = False
 
     def open(self) -> None:
-        """Make or find the experiment."""
-        self._try(self.mirror.open)
+        """Make or find the experiment. Raises: UsageError where it was deleted, for only a person knows what to do."""
+        self._try(self._open)
+
+    def _open(self) -> None:
+        # MLflow makes its database without a lock: of two studies that start at once, one would die.
+        with FileLock(self.plan.request.out / "mlflow.lock"):
+            try:
+                self.mirror.open()
+            except ValueError as error:
+                raise UsageError(masked(str(error))) from None
 
     def started(self, training: Row) -> None:
         self.sent[training["training"]] = time.monotonic()
@@ -63,15 +77,18 @@ class Mirroring:
         self._try(lambda: self.mirror.answer(files, metrics, sentence))
 
     def _all(self) -> None:
-        self.mirror.open()
+        self._open()
         for training in self.ledger.trainings():
-            if training["state"] in FINAL and training["training"] not in self.told:
+            if training["state"] in FINAL and not self._told(training["training"]):
                 self._training(training)
         for trial in self.ledger.trials():
             self._trial(trial)
             if trial["state"] in FINAL:
                 self._trial_end(trial)
         self._fronts()
+
+    def _told(self, training: str) -> bool:
+        return training in self.told or self.mirror.closed(training)
 
     def _trial(self, trial: Row) -> None:
         tags = {"arm": trial["arm"], "config": trial["config"]}
@@ -119,11 +136,13 @@ class Mirroring:
             return
         try:
             action()
+        except UsageError:
+            raise
         except Exception as error:  # whatever MLflow or its database throws must not stop a training
             self.away = True
             uri = self.plan.request.tracking_uri
             complaint = f"MLflow at {uri} is away; the study goes on, MLflow catches up later: {error}"
-            self.say(masked(complaint, uri))
+            self.say(masked(complaint))
 
 
 def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from absld_search.core import metrics
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
-from absld_search.core.trial import COMPUTE_VERSION, TrialConfig
-from absld_search.space import Choice, Distribution, SearchSpace, Teachers, Value, holds
+from absld_search.core.trial import COMPUTE_VERSION, SEARCH_ATTACKS, TrialConfig
+from absld_search.space import Choice, Distribution, LogUniform, SearchSpace, Teachers, Uniform, Value, holds
 from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload
 
@@ -44,7 +43,8 @@ class Request:
     gpus_per_trial: float = 0
     max_concurrent: int | None = None
     address: str | None = None
-    command: str = ""
+    command: str = ""  # that asked for this, without passwords
+    show: str = ""  # the command that opens the front
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,16 @@ class Plan:
         """One training of a configuration."""
         return TrialConfig.from_words(words, self.setting.name, seed, self.request.device, test)
 
+    def teachers(self) -> list[str]:
+        """Every teacher that a training of this study can ask for."""
+        found: set[str] = set()
+        for arm in self.arms:
+            how = arm.tuned.get("teacher")
+            config = self.config(arm.words, seed=0)
+            names = how.options if isinstance(how, Choice) else (config.teacher,)
+            found |= {str(name) for name in names} if config.teacher_needed else set()
+        return sorted(found)
+
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
         """What may not change under a study's name; more trials, seeds or arms are no change."""
         tuned = {name: {"kind": type(how).__name__, **asdict(how)} for name, how in arm.tuned.items()}
@@ -94,6 +104,8 @@ class Plan:
         }
 
 
+KINDS_IN_SEARCH = {KINDS[attack] for attack in SEARCH_ATTACKS}
+MEASURED = [name for name in metrics.NAMES if KINDS_IN_SEARCH & set(name.split("_"))]  # what an objective can be
 NOT_IDENTITY = ("summary", "trials", "sampler")  # of a workload: they change no number
 
 
@@ -101,7 +113,7 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     """The plan for a request. Raises: UsageError naming the field that is wrong."""
     setting = workload(request.workload)
     for name, direction in space.objectives.items():
-        require_known("objective", name, metrics.NAMES)
+        require_known("objective", name, MEASURED)
         if metrics.NAMES[name] != direction:
             raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
     trials = setting.trials if request.trials is None else request.trials
@@ -122,19 +134,20 @@ def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, tri
             raise UsageError(f"--set {key}: {request.space} already says what it is ({role}); it can't be fixed too.")
     words = {**space.words(name), **request.set}
     tuned = {key: _settled(how, setting) for key, how in space.searched(name).items()}
-    first = _grid(tuned) or (_paper_defaults(words, tuned, setting),)
-    budget = 1 if not tuned else min(trials, len(first)) if _grid(tuned) else trials
-    return Arm(name, words, tuned, budget, first if tuned else ())
+    if not tuned:
+        return Arm(name, words, tuned, 1, ())
+    grid = _grid(tuned, trials)
+    return Arm(name, words, tuned, len(grid) or trials, grid or (_paper_defaults(words, tuned, setting),))
 
 
 def _settled(how: Distribution, setting: Workload) -> Distribution:
     return Choice(tuple(setting.teachers), how.when) if isinstance(how, Teachers) else how
 
 
-def _grid(tuned: Mapping[str, Distribution]) -> tuple[dict[str, Value], ...]:
-    """Every combination, where there are only unconditional choices: then nothing needs to be guessed."""
+def _grid(tuned: Mapping[str, Distribution], trials: int) -> tuple[dict[str, Value], ...]:
+    """Every combination, where there are only unconditional choices and trials for all: nothing to guess then."""
     choices = [how.options for how in tuned.values() if isinstance(how, Choice) and not how.when]
-    if not tuned or len(choices) < len(tuned):
+    if len(choices) < len(tuned) or math.prod(map(len, choices)) > trials:
         return ()
     return tuple(dict(zip(tuned, values, strict=True)) for values in itertools.product(*choices))
 
@@ -159,24 +172,16 @@ def _inside(how: Distribution, value: Value) -> bool:
 
 
 def _check_corners(plan: Plan, arm: Arm) -> None:
-    """A range of which an end is refused would fail trials hours later: refuse it now."""
-    for end in (0, -1):
-        corner = dict(arm.words)
-        for name, how in arm.tuned.items():
-            options = how.options if isinstance(how, Choice) else (how.low, how.high)  # type: ignore[union-attr]
-            corner[name] = options[end]
+    """A value in the space that a training refuses would fail trials hours later: refuse it now."""
+    values = {name: how.options if isinstance(how, Choice) else _ends(how) for name, how in arm.tuned.items()}
+    first = {name: options[0] for name, options in values.items()}
+    for corner in [{}, *({name: value} for name, options in values.items() for value in options)]:
         try:
-            plan.config(corner, seed=0)
+            plan.config({**arm.words, **first, **corner}, seed=0)
         except UsageError as error:
             raise UsageError(f"arm {arm.name!r}: {error}") from None
 
 
-def masked(text: str, *urls: str) -> str:
-    """`text` without the passwords of `urls`; of one URL alone, itself without its own."""
-    for url in urls or (text,):
-        try:
-            password = sa.make_url(url).password
-        except sa.exc.ArgumentError:
-            continue  # a plain path, say: it has none
-        text = text.replace(str(password), "***") if password else text
-    return text
+def _ends(how: Distribution) -> tuple[float, float]:
+    assert isinstance(how, Uniform | LogUniform)  # teachers have become a choice by now
+    return how.low, how.high

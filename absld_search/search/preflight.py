@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from absld_search.core import teachers
 from absld_search.search import ledger as ledgers
-from absld_search.search.plan import Plan, masked
-from absld_search.words import UsageError
+from absld_search.search.plan import Plan
+from absld_search.words import UsageError, masked
 
 
 def check(plan: Plan) -> None:
@@ -47,8 +47,8 @@ def _check_device(plan: Plan) -> None:
     if request.gpus_per_trial > 0 or request.device == "cuda":
         seen = _gpus()
         if seen < max(request.gpus_per_trial, 1 if request.device == "cuda" else 0):
-            flag = "--gpus-per-trial" if request.gpus_per_trial > 0 else "--device cuda"
-            raise UsageError(f"{flag} {request.gpus_per_trial:g}: this machine has {seen} GPUs that torch can use.")
+            flag = f"--gpus-per-trial {request.gpus_per_trial:g}" if request.gpus_per_trial > 0 else "--device cuda"
+            raise UsageError(f"{flag}: this machine has {seen} GPUs that torch can use.")
 
 
 def _gpus() -> int:
@@ -60,9 +60,9 @@ def _gpus() -> int:
 def _check_writable(flag: str, folder: Path) -> None:
     """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
     place = folder.absolute()
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
@@ -82,7 +82,7 @@ def _check_storage(plan: Plan) -> None:
         with engine.connect():
             there = sa.inspect(engine).has_table("absld_facts")
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        reason = masked(str(error).splitlines()[0], url)
+        reason = masked(str(error).splitlines()[0])
         raise UsageError(f"--storage: the database cannot be opened: {reason}") from None
     if there:
         check_fingerprints(plan, engine)
@@ -90,11 +90,16 @@ def _check_storage(plan: Plan) -> None:
 
 def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
     """Raises: UsageError naming the first field that differs from what this study was made with."""
-    for arm in plan.arms:
-        with engine.connect() as connection:
-            stored = ledgers.read_fact(connection, plan.request.study, f"fingerprint:{arm.name}")
-        if stored is not None:
-            _compare(plan, arm.name, stored, ledgers.as_json(plan.fingerprint(arm)))
+    with engine.connect() as connection:
+        stored = ledgers.read_facts(connection, plan.request.study, "fingerprint:")
+    arms = {arm.name: arm for arm in plan.arms}
+    for name, fingerprint in stored.items():
+        if name not in arms:
+            raise UsageError(
+                f"study {plan.request.study!r} has an arm {name!r} that the space has no more. Arms can be added, not "
+                "removed or renamed: give another name with --study."
+            )
+        _compare(plan, name, fingerprint, ledgers.as_json(plan.fingerprint(arms[name])))
 
 
 def _compare(plan: Plan, arm: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:

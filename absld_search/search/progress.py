@@ -26,7 +26,7 @@ class Progress:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
         self.names: dict[str, str] = {}
-        self.began, self.fresh = time.monotonic(), 0
+        self.began, self.fresh = 0.0, 0  # when the first training of this start began, and how many have ended since
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
 
@@ -45,6 +45,7 @@ class Progress:
         self.console.file.flush()
 
     def started(self, training: Row) -> None:
+        self.began = self.began or time.monotonic()
         (trial, *_) = self.ledger.trials(config=training["config"])
         self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0

@@ -42,7 +42,7 @@ class Queue:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
             for number in self.studies[arm.name].running():
                 if number not in known:  # asked for, but never written down: nobody waits for it
-                    self.studies[arm.name].tell(number, None)
+                    self.studies[arm.name].drop(number)
             for trial in known.values():
                 self._settle(trial)
 
@@ -101,9 +101,10 @@ class Queue:
         if not rows or any(row["state"] not in FINAL for row in rows):
             return self.ledger.trials(trial=trial["trial"])[0]
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
+        whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
         missing = {f"nonfinite:{name}" for name in self.plan.objectives for metrics in good if name not in metrics}
         reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
-        usable = bool(good) and not missing
+        usable = whole and not missing
         values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if usable else None
         state = COMPLETE if usable else FAILED
         self.ledger.finish_trial(trial["trial"], state=state, reason=reason, objectives=values)

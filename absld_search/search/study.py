@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from absld_search.core import results
-from absld_search.core.trial import TrialConfig, ensure_teacher
+from absld_search.core.teachers import cache_folder
+from absld_search.core.trial import ensure_teacher
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row
 from absld_search.search.mirroring import Mirroring, chosen_trials, front_trials
 from absld_search.search.plan import Plan
@@ -49,12 +50,10 @@ class Study:
     def run(self) -> int:
         """Do what is left; the exit code."""
         if self.queue.ready():
+            self.mirroring.open()
             self._teachers()
             with self.progress, ray_session(self.plan):
-                self.mirroring.open()
                 self._tune()
-        else:
-            self.mirroring.open()
         self.write()
         self.mirroring.catch_up()
         states = {row["state"] for row in self.ledger.trainings()}
@@ -84,18 +83,24 @@ class Study:
     def closing(self, code: int) -> str:
         """Where to look next."""
         lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"]
-        lines += [f"front   python -m absld_search.ui --out {self.plan.request.out}"]
+        lines += [f"front   {self.plan.request.show}"]
         if code == INTERRUPTED:
             lines += ["interrupted: run the same command again to continue"]
         return "\n".join(lines)
 
     def _teachers(self) -> None:
-        """Make what the waiting trainings need before Ray starts, so that no worker waits for another's."""
-        waiting = [TrialConfig.from_dict(row["job"]) for row in self.ledger.trainings(state=WAITING)]
-        for name in sorted({config.teacher for config in waiting if config.teacher_needed}):
+        """Make what the arms can ask for before Ray starts, so that no worker waits for another's."""
+        for name in self.plan.teachers():
             ensure_teacher(self.plan.setting, name, self.plan.request.device, self.progress.say)
 
     def _tune(self) -> None:
+        """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
+        try:
+            self._fit()
+        except (ray.exceptions.RayError, ray.tune.TuneError, ConnectionError) as error:
+            self.progress.say(f"Ray stopped: {error}")
+
+    def _fit(self) -> None:
         request = self.plan.request
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
@@ -151,7 +156,7 @@ class Both:
 @contextmanager
 def held(plan: Plan) -> Iterator[None]:
     """The study, for this driver alone, and its files for this user alone. Raises: Held, naming who has it."""
-    umask = os.umask(0o077)
+    umask, before = os.umask(0o077), signal.signal(signal.SIGTERM, _interrupt)
     plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     note = plan.folder / "driver.json"
     try:
@@ -165,6 +170,12 @@ def held(plan: Plan) -> Iterator[None]:
         raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
     finally:
         os.umask(umask)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    """A SIGTERM outside Ray's own loop is a Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _read(note: Path) -> str:
@@ -176,10 +187,15 @@ def _read(note: Path) -> str:
 @contextmanager
 def ray_session(plan: Plan) -> Iterator[None]:
     """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does."""
-    if plan.request.address:
-        ray.init(address=plan.request.address, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Workers start in folders of their own, where a relative path would be another place.
+    os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
+    # "local": without a word Ray joins whatever cluster somebody started on this machine.
+    address = plan.request.address or "local"
+    own = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except ConnectionError as error:
+        raise UsageError(f"--address {address}: {error}") from None
     # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     try:
@@ -206,7 +222,9 @@ def facts(plan: Plan) -> dict[str, Any]:
 
     request, setting = plan.request, plan.setting
     shared = dict(plan.arms[0].words.items() & set.intersection(*(set(arm.words.items()) for arm in plan.arms)))
-    bounds = plan.config(plan.arms[0].words, seed=0).hyperparameters
+    knobs = [plan.config(arm.words, seed=0).hyperparameters for arm in plan.arms]
+    bounds = [k["temperature_min"] for k in knobs if "temperature_min" in k]
+    bounds += [k["temperature_max"] for k in knobs if "temperature_max" in k]
     return {
         "study": request.study,
         "question": request.question,
@@ -217,13 +235,13 @@ def facts(plan: Plan) -> dict[str, Any]:
         "arms": [arm.name for arm in plan.arms],
         "fixed": shared,
         "classes": [str(c) for c in range(10)],
-        "eps": bounds["eps"],
+        "eps": knobs[0]["eps"],
         "search_seeds": len(plan.search_seeds),
         "confirm_seeds": len(plan.confirm_seeds),
         "command": request.command,
         "versions": {"absld_search": __version__, **_versions()},
         "selection": "knee point of each arm's front on val, last epoch",
-        "temperature_bounds": [bounds.get("temperature_min"), bounds.get("temperature_max")],
+        "temperature_bounds": sorted({min(bounds), max(bounds)}) if bounds else [],
     }
 
 

@@ -31,6 +31,7 @@ ON_FRONT, OFF_FRONT = "#d62728", "#b0b8c1"
 METRICS_A_BATCH = 1000  # MLflow's limit for one request; params and tags it splits by itself, and keeps once
 RUNS_A_PAGE = 1000
 KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.opened"
+IDENTITY = "absld.identity"
 COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
 ANSWER = "answer"
 
@@ -54,8 +55,10 @@ class Mirror:
     """One study in one MLflow store. Call `open` first; keys are any text without quotes, unique in the study."""
 
     def __init__(self, tracking_uri: str, experiment: str, artifact_root: Path,
-                 objectives: Mapping[str, str], params: Sequence[str]) -> None:  # fmt: skip
-        """`objectives`: metric name -> "max" or "min"; `params`: the tuned parameters. Nothing is created here."""
+                 objectives: Mapping[str, str], params: Sequence[str], identity: str = "") -> None:  # fmt: skip
+        """`objectives`: metric name -> "max" or "min"; `params`: the tuned parameters; `identity` tells this study from
+        another one of the same name in the same store. Nothing is created here."""
+        self.identity = identity
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.artifact_root = artifact_root
@@ -70,6 +73,9 @@ class Mirror:
         Raises: ValueError where the experiment was deleted in MLflow, for only a person can say what is wanted.
         """
         found = self._client.get_experiment_by_name(self.experiment)
+        if found is not None and found.tags.get(IDENTITY, self.identity) != self.identity:
+            self.experiment = f"{self.experiment}-{self.identity[:6]}"  # the name is another study's
+            found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             self.experiment_id = self._create_experiment()
         elif found.lifecycle_stage == "deleted":
@@ -95,6 +101,11 @@ class Mirror:
     def training(self, key: str, trial_key: str, name: str, tags: Mapping[str, str]) -> str:
         """The id of the run of one training, shown below its trial: the one with this key, else a new one."""
         return self._find_or_create(key, name, {KIND: "training", PARENT: self._run(trial_key).id, **tags}).id
+
+    def closed(self, key: str) -> bool:
+        """Whether the store has this run, and its end."""
+        run = self._find(key)
+        return run is not None and run.status != "RUNNING"
 
     def epochs(self, key: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Adds (epoch, metrics) rows to the curves of a trial or a training; points that stand there are kept.
@@ -157,7 +168,7 @@ class Mirror:
 
     def _describe_experiment(self) -> None:
         now = _now_ms()
-        tags = {STUDY: self.experiment, OPENED: str(now)}
+        tags = {STUDY: self.experiment, OPENED: str(now), IDENTITY: self.identity}
         for view in (mlflow_view.FRONT, mlflow_view.TRIALS):
             tags[mlflow_view.tag(view)] = mlflow_view.saved_view(view, self.objectives, self.params, now)
         for name, value in tags.items():

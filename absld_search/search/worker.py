@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from absld_search.core.trial import TrialConfig, run_trial
@@ -23,6 +24,8 @@ def train(job: dict[str, Any], trainings: str) -> dict[str, Any]:
         metrics = run_trial(config, folder, _report, seconds)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": 0}
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise  # what the machine did, not the configuration
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}", "epochs": 0}
     return {"final": metrics, "epochs": config.schedule.epochs}

@@ -358,3 +358,8 @@ def test_a_study_that_has_not_got_that_far_is_reported_as_such(tmp_path, words):
     assert "do not decide" in answer.sentence
     assert "dual" in report.table(answer)
     assert (tmp_path / "study" / "report" / "index.html").stat().st_size > 0
+
+
+def test_arms_without_temperatures_have_no_bounds_to_draw(tmp_path):
+    study = write_study(tmp_path / "study", temperature_bounds=[])
+    assert report.write(study).sentence

@@ -20,7 +20,7 @@ from absld_search.search.preflight import check
 from absld_search.search.queue import Queue, choice, values_of
 from absld_search.space import Choice, LogUniform, SearchSpace, Teachers, Uniform
 from absld_search.words import UsageError
-from tests.search.requests import plan, pretend, request
+from tests.search.requests import TWO_ARMS, plan, pretend, request
 
 DRIVER = """
 import sys, time
@@ -285,6 +285,8 @@ SPACES = [
     (dict(arms={"a": {"coupling": "duall"}}), "arm 'a'.*Did you mean 'dual'"),
     (dict(arms={"a": {}}, objectives={"robust_acuracy": "max"}), "Did you mean 'robust_accuracy'"),
     (dict(arms={"a": {}}, objectives={"robust_nsd": "max"}), "better at its min"),
+    (dict(arms={"a": {}}, objectives={"cw_accuracy": "max"}), "'cw_accuracy' is unknown"),  # measured on test only
+    (dict(arms={"a": {}}, tuned={"coupling": Choice(("dual", "duall", "mixed"))}), "Did you mean 'dual'"),
     (dict(arms={"a": {}}, tuned={"initial_temperature_adv": LogUniform(0.1, 1)}), "outside its bounds"),
     (dict(arms={"a": {}}, tuned={"temperature_lr": Uniform(-1, 1)}), "at least 0"),
     (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "Did you mean 'learning_rate'"),
@@ -304,3 +306,51 @@ def test_an_undefined_objective_fails_the_trial(tmp_path: Path) -> None:
     metrics = {name: value for name, value in pretend(row["job"]).items() if name != "robust_accuracy"}
     (trial,) = queue.done(row["training"], metrics, "", epochs=2, seconds=0.0)
     assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy"
+
+
+def test_a_point_asked_for_and_never_written_down_is_tried_again(tmp_path: Path) -> None:
+    """Killed between Optuna's ask and the ledger: the paper's defaults must not get lost, nor a point of a grid."""
+    queue = open_queue(plan(tmp_path))
+    assert queue.studies["dual"].ask()[1] == {"temperature_lr": 0.1}
+    again = open_queue(plan(tmp_path))
+    drain(again)
+    asked = [trial["params"]["temperature_lr"] for trial in again.ledger.trials(arm="dual")]
+    assert len(asked) == 4 and asked.count(0.1) == 1
+    grid = SearchSpace(fixed={}, arms={"one": {}}, tuned={"teacher": Teachers()})
+    queue = open_queue(plan(tmp_path, space=grid, study="grid"))
+    queue.studies["one"].ask()
+    again = open_queue(plan(tmp_path, space=grid, study="grid"))
+    drain(again)
+    teachers = [trial["params"]["teacher"] for trial in again.ledger.trials(arm="one")]
+    assert sorted(teachers) == sorted(again.plan.setting.teachers)
+
+
+def test_a_grid_beyond_the_budget_is_searched_not_cut(tmp_path: Path) -> None:
+    tuned = {"teacher": Teachers(), "coupling": Choice(("dual", "shared", "product"))}
+    made = plan(tmp_path, space=SearchSpace(fixed={}, arms={"one": {}}, tuned=tuned), trials=6)
+    (arm,) = made.arms
+    assert arm.trials == 6 and arm.first == ({"teacher": "trades-wide", "coupling": "dual"},)
+
+
+def test_one_lost_seed_fails_the_trial(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, trials=1, search_seeds=3))
+    drain(queue, lose={1})
+    (trial,) = queue.ledger.trials(arm="dual")
+    assert trial["state"] == FAILED and trial["objectives"] is None, "a mean over the survivors would flatter"
+
+
+def test_an_arm_can_be_added_but_not_removed(tmp_path: Path) -> None:
+    drain(open_queue(plan(tmp_path)))
+    more = SearchSpace(TWO_ARMS.fixed, {**TWO_ARMS.arms, "shared": {"coupling": "shared"}}, TWO_ARMS.tuned)
+    check(plan(tmp_path, space=more))
+    fewer = SearchSpace(TWO_ARMS.fixed, {"dual": {"coupling": "dual"}}, TWO_ARMS.tuned)
+    with pytest.raises(UsageError, match="arm 'rslad' that the space has no more"):
+        check(plan(tmp_path, space=fewer))
+
+
+def test_teachers_that_a_study_can_ask_for(tmp_path: Path) -> None:
+    assert plan(tmp_path).teachers() == ["trades-wide"]
+    every = SearchSpace(fixed={}, arms={"one": {}}, tuned={"teacher": Teachers()})
+    assert len(plan(tmp_path, space=every).teachers()) == 4
+    none = SearchSpace(fixed={"method": "sat"}, arms={"one": {}})
+    assert plan(tmp_path, space=none).teachers() == []

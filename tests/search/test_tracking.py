@@ -231,3 +231,18 @@ def test_saved_views_fit_into_mlflows_limit_for_a_tag(tmp_path):
     tags = MlflowClient(store_uri(tmp_path)).get_experiment_by_name("wide").tags
     for view in (mlflow_view.FRONT, mlflow_view.TRIALS):
         assert mlflow_view.TITLES[view] in tags[mlflow_view.tag(view)]
+
+
+def test_two_studies_of_one_name_stay_apart(tmp_path):
+    """Deleted and begun again, or two people on one server: the runs must not mix."""
+    first, second = (
+        Mirror(store_uri(tmp_path), "study", tmp_path / name, OBJECTIVES, ["rate"], identity=name * 8)
+        for name in ("a", "b")
+    )
+    assert first.open() != second.open()
+    for mirror, rate in ((first, 0.1), (second, 0.9)):
+        mirror.trial("dual-000", "dual-000", {"rate": rate}, {})
+        mirror.epochs("dual-000", [(1, {"robust_accuracy": rate})])
+    again = Mirror(store_uri(tmp_path), "study", tmp_path / "b", OBJECTIVES, ["rate"], identity="b" * 8)
+    assert again.open() == second.experiment_id
+    assert second.experiment == "study-bbbbbb"
