@@ -58,3 +58,16 @@ def pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"{text!r} must read KEY=VALUE.")
     return key, value
+
+
+def boolean(name: str, value: object) -> bool:
+    """`value` as a truth value: true/false, yes/no, 1/0. Raises: UsageError.
+
+    Never `bool(text)`, by which every word, "False" too, is true.
+    """
+    word = str(value).strip().lower()
+    if word in ("true", "yes", "1"):
+        return True
+    if word in ("false", "no", "0"):
+        return False
+    raise UsageError(f"{name} must be true or false, not {value!r}.")

@@ -21,9 +21,11 @@ def soft_labels(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
 def kl_div(targets: Tensor, logits: Tensor) -> Tensor:
     """KL(targets || softmax(logits)) of each sample, summed over classes: (B, C), (B, C) -> (B,).
 
-    Exact at extreme logits, where log(softmax) is -inf, and at targets of exactly zero.
+    Exact at extreme logits, where log(softmax) is -inf, and at targets of exactly zero, with gradient to both:
+    without the floor, the derivative of t * log(t) would be 0/0 at a target that has underflowed.
     """
-    return (torch.special.xlogy(targets, targets) - targets * F.log_softmax(logits, dim=1)).sum(1)
+    floored = targets.clamp_min(torch.finfo(targets.dtype).tiny)
+    return (torch.special.xlogy(targets, floored) - targets * F.log_softmax(logits, dim=1)).sum(1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

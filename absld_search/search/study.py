@@ -92,7 +92,7 @@ class Study:
     def _teachers(self) -> None:
         """Make what the waiting trainings need before Ray starts, so that no worker waits for another's."""
         waiting = [TrialConfig.from_dict(row["job"]) for row in self.ledger.trainings(state=WAITING)]
-        for name in sorted({config.teacher for config in waiting if config.teacher_needed}):
+        for name in sorted({name for config in waiting for name in config.teacher_names.values()}):
             ensure_teacher(self.plan.setting, name, self.plan.request.device, self.progress.say)
 
     def _tune(self) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from absld_search.core.data import Batch
 from absld_search.core.losses import soft_labels
-from absld_search.core.methods.base import Epoch, Method, Step, Teacher, distill, knob
+from absld_search.core.methods.base import Epoch, Step, Teacher, knob
+from absld_search.core.methods.distillation import Distillation
 from absld_search.words import UsageError
 
 COUPLINGS = ("dual", "shared", "product", "adv_only", "clean_only", "mixed")
@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # gaps below this share of the mean risk are rounding, not unfa
 
 
 @dataclass
-class ABSLD(Method):
+class ABSLD(Distillation):
     """RSLAD in which every class has its own teacher temperature: harder classes get sharper labels.
 
     Targets softmax(z / tau_adv[y]) and softmax(z / tau_clean[y]) of the teacher's logits z on clean x. After
@@ -43,8 +43,6 @@ class ABSLD(Method):
     the release, the drop of the rate already acts on the update that ends the dropping epoch.
     """
 
-    teacher_roles: ClassVar[tuple[str, ...]] = ("robust",)
-
     coupling: str = knob("dual", options=COUPLINGS, doc="how the two sets of temperatures depend on each other")
     coupling_strength: float = knob(0.0, low=0, high=1, doc="of `mixed`: 0 is dual")
     temperature_lr: float = knob(0.1, low=0, doc="most that a temperature moves in an epoch")
@@ -67,7 +65,7 @@ class ABSLD(Method):
 
     def step(self, student: nn.Module, teachers: Mapping[str, Teacher], batch: Batch) -> Step:
         targets = self.targets(teachers["robust"].clean_logits(batch), batch.y)
-        return distill(self, student, batch, targets, self.adv_weight)
+        return self.soft_label_step(student, batch, targets, self.adv_weight)
 
     def targets(self, teacher_logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The (adversarial, clean) soft labels: (B, C), (B,) -> two (B, C)."""
