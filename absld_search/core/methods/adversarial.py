@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.data import Batch
 from absld_search.core.losses import cross_entropy, kl_div, soft_labels
-from absld_search.core.methods.base import Method, signals
+from absld_search.core.methods.base import Method, Radius, signals
 
 BASES = ("trades", "sat")
 
@@ -25,9 +25,9 @@ class Terms(NamedTuple):
     signals: dict[str, Tensor]
 
 
-def standard_attack(method: Method, student: nn.Module, batch: Batch) -> Tensor:
+def standard_attack(method: Method, student: nn.Module, batch: Batch, radius: Radius | None = None) -> Tensor:
     """x_adv that ascends the cross-entropy (Madry et al., ICLR 2018, arXiv:1706.06083)."""
-    return method.attack(student, batch, lambda logits, x: cross_entropy(logits, batch.y))
+    return method.attack(student, batch, lambda logits, x: cross_entropy(logits, batch.y), radius)
 
 
 def trades_attack(method: Method, student: nn.Module, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ from absld_search.core.losses import cross_entropy
 from absld_search.core.methods.knobs import checked, in_range, knob, knobs  # noqa: F401  part of the contract
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (student's logits at x, x) -> per-sample loss (B,) to ascend
+Radius = tuple[Tensor | float, Tensor | float]  # (eps, step size): numbers, or (B,) where samples differ
 Value = float | int | str | bool
 
 
@@ -112,17 +113,19 @@ class Method:
         """The one place where losses (B,) become a number. Methods that weigh classes do it here."""
         return values.mean()
 
-    def radius(self, y: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """(eps, step size) of the attack: numbers, or (B,) where classes differ."""
+    def radius(self, y: Tensor) -> Radius:
+        """That of the attack on samples of the classes y (B,)."""
         return self.eps, self.step_size
 
     def counts_survival(self) -> bool:
         """Whether `attack` counts, in `self.survived` (B,), the iterates that the student still gets right."""
         return False
 
-    def attack(self, student: nn.Module, batch: Batch, objective: Objective) -> Tensor:
+    def attack(
+        self, student: nn.Module, batch: Batch, objective: Objective, radius: Radius | None = None
+    ) -> Tensor:  # fmt: skip
         """This method's training attack: batch -> x_adv (B, ...)."""
-        eps, step_size = self.radius(batch.y)
+        eps, step_size = radius or self.radius(batch.y)
         noise = attacks.start_noise(batch.x, self.attack_start, eps)
         self.survived = torch.zeros_like(batch.y, dtype=torch.float32)
 
