@@ -46,6 +46,17 @@ def cw_loss(logits: Tensor, y: Tensor, confidence: float = 50.0) -> Tensor:
     return margin(logits, y).clamp(max=confidence)
 
 
+@torch.no_grad()
+def signals(y: Tensor, **logits: Tensor) -> dict[str, Tensor]:
+    """For each kind of logits (B, C): its hard-label risk `<kind>_risk`, the cross-entropy, and whether it is
+    right, `<kind>_correct`; (B,) each."""
+    found: dict[str, Tensor] = {}
+    for kind, values in logits.items():
+        found[f"{kind}_risk"] = cross_entropy(values, y)
+        found[f"{kind}_correct"] = (values.argmax(1) == y).float()
+    return found
+
+
 class ClassMeans:
     """Means per class over an epoch, of any number of per-sample signals, without waiting for the device."""
 

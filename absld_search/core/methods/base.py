@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from absld_search.core import attacks
 from absld_search.core.data import Batch
-from absld_search.core.losses import cross_entropy
+from absld_search.core.losses import signals  # noqa: F401  part of the contract
 from absld_search.core.methods.knobs import checked, in_range, knob, knobs  # noqa: F401  part of the contract
 
 Objective = Callable[[Tensor, Tensor], Tensor]  # (student's logits at x, x) -> per-sample loss (B,) to ascend
@@ -121,6 +121,10 @@ class Method:
         """Whether `attack` counts, in `self.survived` (B,), the iterates that the student still gets right."""
         return False
 
+    def attacking(self, student: nn.Module) -> AbstractContextManager[None]:
+        """The student as an attack wants it."""
+        return nullcontext() if self.attack_mode == "train" else attacks.frozen_batch_norm(student)
+
     def attack(
         self, student: nn.Module, batch: Batch, objective: Objective, radius: Radius | None = None
     ) -> Tensor:  # fmt: skip
@@ -135,16 +139,5 @@ class Method:
                 self.survived += logits.argmax(1) == batch.y
             return objective(logits, x)
 
-        with nullcontext() if self.attack_mode == "train" else attacks.frozen_batch_norm(student):
+        with self.attacking(student):
             return attacks.pgd(batch.x, loss_fn, eps, step_size, self.num_steps, noise)
-
-
-@torch.no_grad()
-def signals(y: Tensor, **logits: Tensor) -> dict[str, Tensor]:
-    """For each kind of logits (B, C): its hard-label risk `<kind>_risk`, the cross-entropy, and whether it is
-    right, `<kind>_correct`; (B,) each."""
-    found: dict[str, Tensor] = {}
-    for kind, values in logits.items():
-        found[f"{kind}_risk"] = cross_entropy(values, y)
-        found[f"{kind}_correct"] = (values.argmax(1) == y).float()
-    return found

@@ -50,9 +50,9 @@ class BAT(Method):
         x_adv = last_right = (batch.x + noise).clamp(0, 1)
         flipped = torch.zeros_like(batch.y, dtype=torch.bool)
         steps_left = torch.full_like(batch.y, self.overshoot)
-        with attacks.frozen_batch_norm(student):
-            with torch.no_grad():
-                clean_labels = soft_labels(student(batch.x))
+        with torch.no_grad(), attacks.frozen_batch_norm(student):
+            clean_labels = soft_labels(student(batch.x))
+        with self.attacking(student):
             for _ in range(self.num_steps):
                 gradient, logits = _ascent(student, x_adv, clean_labels)
                 flipped = flipped | (logits.argmax(1) != batch.y)

@@ -58,14 +58,14 @@ class HAM(Method):
         """(x after the early steps, logits there (B, C))."""
         start = batch.x + attacks.start_noise(batch.x, self.attack_start, self.eps)
         x_early = self._ascend(student, batch, start, self.early_steps)
-        with torch.no_grad(), attacks.frozen_batch_norm(student):
+        with torch.no_grad(), self.attacking(student):
             return x_early, student(x_early)
 
     def _ascend(self, student: nn.Module, batch: Batch, start: Tensor, num_steps: int) -> Tensor:
         def loss_fn(x: Tensor) -> Tensor:
             return cross_entropy(student(x), batch.y)
 
-        with attacks.frozen_batch_norm(student):
+        with self.attacking(student):
             return attacks.pgd(batch.x, loss_fn, self.eps, self.step_size, num_steps, start - batch.x)
 
     def _hard(self, logits: Tensor, y: Tensor) -> Tensor:
