@@ -137,6 +137,25 @@ def test_no_method_imports_another() -> None:
             assert names <= {f"absld_search.core.methods.{name}" for name in SHARED | own}, path.name
 
 
+def logic(path: Path) -> list[str]:
+    """The statements of a file's functions, one a line, without docstrings and signatures."""
+    lines: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines += [f"<{path.stem}.{node.name}>", *"\n".join(ast.unparse(part) for part in body).splitlines()]
+    return lines
+
+
+def test_no_six_lines_of_logic_stand_twice() -> None:
+    seen: dict[tuple[str, ...], str] = {}
+    for path in sorted((ROOT / "absld_search/core/methods").glob("*.py")):
+        lines = logic(path)
+        for run in zip(*(lines[k:] for k in range(6)), strict=False):
+            if not any(line.startswith("<") for line in run):
+                assert seen.setdefault(run, path.name) == path.name, f"{seen[run]} and {path.name}: {run}"
+
+
 def test_a_method_is_a_page() -> None:
     for path in (ROOT / "absld_search/core/methods").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 150, path.name

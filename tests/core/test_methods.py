@@ -42,7 +42,7 @@ def test_one_epoch_restored_and_the_rest_equal_one_go(name: str, kind: str) -> N
         if kind == "plain":
             return trainer(name)
         first = WarmUp(METHODS["dafa"](eps=0.1, step_size=0.05, num_steps=2), 1)
-        return trainer(name, options=Options(averaging="fawa", averaging_start=0, averaging_floor=0), warm_up=first)
+        return trainer(name, options=Options(averaging="fawa", averaging_start=0, averaging_floor=0), first=first)
 
     whole, half, rest = new(), new(), new()
     whole.run(lambda end: None)

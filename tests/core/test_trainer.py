@@ -55,7 +55,7 @@ def test_a_warm_up_is_that_methods_training_first() -> None:
     """The first epochs are TRADES to the bit, the rest is not, and the whole costs the same epochs."""
     schedule = Schedule(4, 100, 0.5, 0.9, 2e-4, (0.5,), 0.1)
     first = WarmUp(METHODS["trades"](eps=0.1, step_size=0.05, num_steps=4), 2)
-    tuned, plain = trainer("faal", schedule=schedule, warm_up=first), trainer("trades", schedule=schedule)
+    tuned, plain = trainer("faal", schedule=schedule, first=first), trainer("trades", schedule=schedule)
     seen: list[bool] = []
     while tuned.epoch < 4:
         tuned.run_epoch(), plain.run_epoch()
@@ -65,7 +65,7 @@ def test_a_warm_up_is_that_methods_training_first() -> None:
 
 def test_a_method_counts_epochs_from_where_it_took_over(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Epoch] = []
-    trained = trainer("sat", warm_up=WarmUp(METHODS["trades"](num_steps=1), 1))
+    trained = trainer("sat", first=WarmUp(METHODS["trades"](num_steps=1), 1))
     monkeypatch.setattr(trained.method, "end_epoch", lambda means, epoch: seen.append(epoch) or {})
     trained.run(lambda end: None)
     assert [(epoch.number, epoch.total) for epoch in seen] == [(1, 1)]

@@ -36,14 +36,14 @@ def teacher(train: Split) -> teachers.Network:
 
 def trainer(
     name: str, seed: int = 0, schedule: Schedule = SCHEDULE, options: Options | None = None,
-    warm_up: WarmUp | None = None, **knobs: object,
+    first: WarmUp | None = None, **knobs: object,
 ) -> Trainer:  # fmt: skip
     """A training of `name` on a few digits, two epochs unless told otherwise."""
     train = small()
     method = METHODS[name](**{"eps": 0.1, "step_size": 0.05, "num_steps": 4, **knobs})
     asked = {role: teacher(train) for role in ROLES}
     student = models.build("cnn-8", 10, 1, seed)
-    return Trainer(student, method, asked, train, schedule, seed, options, warm_up)
+    return Trainer(student, method, asked, train, schedule, seed, options, first)
 
 
 def images(size: int, num_classes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Batch:

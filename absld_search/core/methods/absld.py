@@ -56,11 +56,15 @@ class ABSLD(ABSLDFactors):
         self.order = permutation(num_classes, self.permutation_seed).to(device)
         self.smoothed = torch.full((2, num_classes), float("nan"), dtype=torch.float64, device=device)
         self.self_teacher = SelfTeacher(self.self_decay)
+        self._start_window(1.0)
+
+    def _start_window(self, lr_scale: float) -> None:
+        self.lr_scale, self.steps = lr_scale, 0
+        self.window = ClassMeans(self.num_classes, self.device)
 
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         super().start_epoch(epoch, class_means)
-        self.lr_scale, self.steps = epoch.lr_scale, 0
-        self.window = ClassMeans(self.num_classes, self.device)
+        self._start_window(epoch.lr_scale)
         if class_means is not None and epoch.number > 1 and self.due(epoch.number - 1):
             self._update(class_means, epoch.lr_scale)
 

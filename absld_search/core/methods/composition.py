@@ -36,6 +36,7 @@ class ClassRules(Distillation):
         super().setup(num_classes, device)
         self.weights = torch.ones(num_classes, device=device)
         self.margins = torch.ones(num_classes, device=device)
+        self.confusion: Confusion | None = None
 
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         asked = "dafa" in (self.class_weights, self.class_margin)

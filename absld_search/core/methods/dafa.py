@@ -39,6 +39,7 @@ class DAFA(Method):
     def setup(self, num_classes: int, device: torch.device | str) -> None:
         super().setup(num_classes, device)
         self.weights = torch.ones(num_classes, device=device)
+        self.confusion: Confusion | None = None
 
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         last_of_warm_up = epoch.number == max(1, round(self.warm_up * epoch.total))

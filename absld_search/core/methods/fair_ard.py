@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,15 @@ from absld_search.core.data import Batch
 from absld_search.core.methods.base import Epoch, Method, Step, Teacher, Value, knob
 from absld_search.core.methods.weights import GUARD, fair_ard_weights, filled, total_of
 
+# At run time no Method: a dataclass hands on inherited fields too, and Method's defaults would win over the base's own.
+if TYPE_CHECKING:
+    Base = Method
+else:
+    Base = object
+
 
 @dataclass
-class Fair(Method):
+class Fair(Base):
     """Classes whose attacks succeed in fewer steps weigh more, whatever the base method's loss is.
 
     Formula: mean of w[y] * loss_i. With k the mean number of attack iterates per class, out of num_steps, that

@@ -36,6 +36,8 @@ class HAM(Method):
     extra_share: float = knob(0.0, low=0, high=1, doc="of the batch, kept beside what fails")
     warm_up: float = knob(50 / 120, low=0, high=1, doc="share of the epochs before images are dropped")
 
+    drops = False  # until the warm-up is over
+
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         self.drops = epoch.past(self.warm_up)
 

@@ -37,6 +37,8 @@ class IAD(Distillation):
     trust_exponent: float = knob(0.1, low=0, doc="beta in the paper")
     begin: float = knob(60 / 200, low=0, high=1, doc="share of the epochs before introspection begins")
 
+    introspects = False  # until `begin`
+
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, torch.Tensor] | None = None) -> None:
         self.introspects = epoch.past(self.begin)
 
