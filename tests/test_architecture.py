@@ -20,6 +20,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/catalog.py": ({"space", "words", "search_spaces"}, set()),
     "absld_search/run.py": (LIGHT | {"catalog", "search.", "analysis."}, {"click", "rich"}),
     "absld_search/train.py": (LIGHT | {CORE}, {"click"}),
+    "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
     "absld_search/core/files.py": (set(), set()),
     "absld_search/core/losses.py": (set(), {"torch"}),

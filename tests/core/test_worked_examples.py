@@ -38,6 +38,21 @@ def test_fair_ard_survives_a_class_that_survives_nothing() -> None:
     assert found.isfinite().all() and found[0] == 2.5
 
 
+@pytest.mark.parametrize("base", ["ard", "iad", "rslad", "mtard"])
+def test_fair_weights_multiply_and_do_not_average(base: str) -> None:
+    """(1 / B) * sum(w[y] * loss): doubling all weights doubles the loss, and one class's weight counts for it alone."""
+    batch, plain = images(24, 10, torch.float64), stepped(ready(base), images(24, 10, torch.float64))[0].loss
+    fair = ready(f"fair-{base}")
+    fair.weights = torch.full((10,), 2.0)
+    assert torch.allclose(stepped(fair, batch)[0].loss, 2 * plain, rtol=1e-12, atol=0)
+    each = []
+    for c in range(10):
+        fair = ready(f"fair-{base}")
+        fair.weights = torch.eye(10)[c]
+        each.append(stepped(fair, batch)[0].loss)
+    assert torch.allclose(torch.stack(each).sum(), plain, rtol=1e-9, atol=0) and each[9] == 0 < each[0]
+
+
 def test_kappa_counts_the_iterates_that_are_still_right() -> None:
     """A student that is always right survives every step, one that is always wrong none."""
     for label, survived in ((0, 4.0), (1, 0.0)):
