@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from absld_search.core import attacks, metrics
+from absld_search.core.methods.adversarial import trades_terms
 from absld_search.core.methods.base import Epoch
 from absld_search.core.methods.bat import BAT
 from absld_search.core.methods.csr import spectral_gains
@@ -190,6 +191,18 @@ def test_dafas_pairs_against_the_loop(seed: int, strength: float) -> None:
     found = dafa_weights(p, strength)
     assert torch.allclose(found, torch.tensor(dafa_by_loop(p.numpy(), strength)).clamp_min(0), atol=1e-12)
     assert float(dafa_weights(p, 0.3).sum()) == pytest.approx(6)
+
+
+def test_dafa_scales_radius_step_and_clean_loss_and_not_the_robust_one() -> None:
+    method, batch = ready("dafa"), images(24, 10, torch.float64)
+    method.weights = torch.linspace(0.5, 1.5, 10, dtype=torch.float64)
+    eps, step_size = (torch.as_tensor(value) for value in method.radius(torch.arange(10)))
+    assert torch.allclose(eps, method.weights * 0.1) and torch.allclose(step_size, method.weights * 0.05)
+    (loss, _), _ = stepped(method, batch)
+    torch.manual_seed(3)
+    terms = trades_terms(method, network(seed=1).double().train(), batch)
+    wanted = (method.weights[batch.y] * terms.natural).mean() + 6 * terms.robust.mean()
+    assert torch.allclose(loss, wanted, rtol=1e-12, atol=0)
 
 
 def test_dafa_collects_in_the_last_epoch_of_its_warm_up() -> None:

@@ -123,11 +123,13 @@ class ABSLD(ABSLDFactors):
         adv, clean = found = risks(class_means, self.risk_signal, self.risk_aggregation)
         if self.risk_aggregation == "ema":
             adv, clean = self.smoothed = smoothed_risks(self.smoothed, torch.stack(found), self.risk_ema_decay)
-        share = self.coupling_strength / 2 if self.coupling == "mixed" else 0.0
+        if self.coupling == "mixed" and self.coupling_strength:
+            share = self.coupling_strength / 2
+            adv, clean = (1 - share) * adv + share * clean, (1 - share) * clean + share * adv
         if self.coupling != "clean_only":
-            self.tau_adv = self._moved(self.tau_adv, (1 - share) * adv + share * clean, lr_scale)
+            self.tau_adv = self._moved(self.tau_adv, adv, lr_scale)
         if self.coupling not in ("adv_only", "shared"):
-            self.tau_clean = self._moved(self.tau_clean, (1 - share) * clean + share * adv, lr_scale)
+            self.tau_clean = self._moved(self.tau_clean, clean, lr_scale)
 
     def _moved(self, tau: Tensor, risk: Tensor, lr_scale: float) -> Tensor:
         """The temperatures (C,) after one update by the class risks (C,), in this method's direction."""

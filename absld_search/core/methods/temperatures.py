@@ -34,7 +34,7 @@ def moved(
     risk = risk / size if size > HUGE else risk
     gap = torch.where(seen, risk - risk[seen].mean(), torch.zeros_like(risk))
     largest = gap.abs().max()
-    if largest <= ROUNDING * risk[seen].mean().abs() or largest == 0:
+    if largest <= ROUNDING * risk[seen].mean().abs():
         return tau
     wanted = _stepped(tau.double(), gap, largest, risk, seen, rate, normaliser)
     return torch.where(seen, wanted.clamp(*bounds).to(tau.dtype), tau)
