@@ -394,3 +394,9 @@ def test_margins_scale_radius_and_only_dafa_the_step(rule: str) -> None:
     scale = method.margins if rule != "none" else torch.ones(())
     assert torch.allclose(eps, scale * method.eps)
     assert torch.allclose(step_size, (scale if rule == "dafa" else torch.ones(())) * method.step_size)
+
+
+def test_risks_whose_sum_overflows_still_move_temperatures() -> None:
+    risk = torch.tensor([1.7e308, 1.7e308] + [1.0] * 8, dtype=torch.float64)
+    found = moved(torch.ones(10), risk, 0.1, (0.5, 5.0))
+    assert found[:2].tolist() == pytest.approx([0.9, 0.9]) and (found[2:] > 1).all()
