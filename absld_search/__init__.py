@@ -8,11 +8,15 @@ import os
 
 __version__ = "0.1.0"
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"
-)  # the ledger and the mirror log; Tune's would repeat it
-os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes more, and an open door
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints a table even when told to be silent
+SWITCHES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger and the mirror log; Tune's would repeat it
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table even when told to be silent
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes more, and an open door
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with MLflow's 7 a server that is away takes four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+}
+for _name, _value in SWITCHES.items():
+    os.environ.setdefault(_name, _value)

@@ -83,7 +83,8 @@ def _carry_out(made: Any) -> int:
             code = started.run()
             answer = report.write(made.folder)
             started.publish(made.folder / "report", answer)
-            click.echo(report.table(answer))
+            if code != study.INTERRUPTED:
+                click.echo(report.table(answer))
             click.echo(started.closing(code))
     except study.Held as error:
         click.echo(f"error: {error}", err=True)

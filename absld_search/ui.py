@@ -63,7 +63,6 @@ def _newest_study(uri: str) -> str:
     file = tracking.store_file(uri)
     if file is not None and not file.is_file():
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's 7 retries would take four minutes
     try:
         study = tracking.newest_experiment(uri)
     except tracking.MIRROR_ERRORS as error:

@@ -73,7 +73,7 @@ DIGITS = Workload(
     teacher="trades-wide",
     split={"train": 0.40, "val": 0.25, "test": 0.35},
     epochs=30,
-    batch_size=100,
+    batch_size=128,
     learning_rate=0.5,
     momentum=0.9,
     weight_decay=2e-4,
@@ -83,7 +83,7 @@ DIGITS = Workload(
     step_size=0.15 / 4,
     num_steps=10,
     eval_step_size=0.15 / 8,
-    eval_every=5,
+    eval_every=10,
     trials=8,
     sampler="tpe",
     # CFOL's rate is for ten million images drawn; here it is 20 thousand. No monitor split: train has 72 images a

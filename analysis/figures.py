@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -219,7 +220,7 @@ def _cut_note(tables: Tables, order: NDArray[np.int64]) -> str:
 
 def _temperature_curves(tables: Tables, arm: str) -> dict[str, dict[int, NDArray[np.float64]]]:
     """Side ("adv", "clean") -> class -> (epochs, 2): epoch and mean temperature over the confirm seeds."""
-    keys = [row["training"] for row in confirm_trainings(tables, arm)]
+    keys = pa.array([row["training"] for row in confirm_trainings(tables, arm)], pa.string())  # typed even when empty
     wanted = pc.field("training").isin(keys) & pc.starts_with(pc.field("metric"), "temperature_")
     means = tables.epochs.filter(wanted).group_by(["metric", "epoch"]).aggregate([("value", "mean")])
     curves: dict[str, dict[int, NDArray[np.float64]]] = {}

@@ -57,7 +57,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
-    "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
+    "absld_search/search/plan.py": (LIGHT | {CORE}, {"sqlalchemy"}),
     "absld_search/search/preflight.py": (
         LIGHT | {CORE, "search.plan", "search.ledger"},
         {"sqlalchemy", "torch", "ray"},

@@ -289,6 +289,7 @@ def _train_teacher(setting: Workload, spec: TeacherSpec, device: str) -> tuple[n
     config = TrialConfig.from_words(words, setting.name, spec.seed, device)
     model = models.build(spec.model, train.num_classes, train.images.shape[1], spec.seed).to(device)
     method = METHODS[spec.method](**dict(config.hyperparameters))
+    torch.set_num_threads(1)  # the sums of two threads round otherwise, and everybody should get this teacher
     Trainer(model, method, {}, train, config.schedule, spec.seed).run(lambda end: None)
     found = evaluation.evaluate(model, val, SEARCH_ATTACKS, setting.eps, setting.eval_step_size)
     return model, records.metrics_of({"val": found})

@@ -8,7 +8,7 @@ from typing import Any
 from absld_search import __version__
 from absld_search.search import stats
 from absld_search.search.ledger import as_json
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Plan, masked
 from absld_search.workloads import WORKLOADS
 
 ALPHA = 0.05
@@ -56,16 +56,6 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             "arms": arms,
         }
     )
-
-
-def masked(url: str) -> str:
-    """A URL without its password."""
-    import sqlalchemy as sa
-
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return url
 
 
 def sampled(plan: Plan, count: int = 3) -> str:

@@ -11,7 +11,7 @@ from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
 from absld_search.search import fronts
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Plan, masked
 from absld_search.search.queue import CONFIRM, FINAL, choice, values_of
 from absld_search.search.tracking import Mirror
 
@@ -20,7 +20,8 @@ STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED
 
 
 class Mirroring:
-    """An observer that repeats the ledger to MLflow, and catches up at the end with whatever it missed."""
+    """An observer that repeats the ledger to MLflow. While MLflow is away it keeps silent, and catches up at the end;
+    what it then can't say, the next start of the study says."""
 
     def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
         self.plan, self.ledger, self.say = plan, ledger, say
@@ -28,11 +29,12 @@ class Mirroring:
         artifacts = plan.folder.absolute() / "mlflow-artifacts"
         self.mirror = Mirror(plan.request.tracking_uri, plan.request.study, artifacts, plan.objectives, tuned)
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
-        self.complained = False
+        self.told: set[str] = set()  # trainings whose end MLflow knows
+        self.away = False
 
-    def open(self) -> str | None:
-        """The experiment's id; None where MLflow is away."""
-        return self._try(self.mirror.open)
+    def open(self) -> None:
+        """Make or find the experiment."""
+        self._try(self.mirror.open)
 
     def started(self, training: Row) -> None:
         self.sent[training["training"]] = time.monotonic()
@@ -48,11 +50,12 @@ class Mirroring:
         self._try(lambda: self._training(training))
 
     def trial_done(self, trial: Row) -> None:
-        self._try(lambda: self._trial(trial))
+        self._try(lambda: self._trial_end(trial))
         self._try(self._fronts)
 
     def catch_up(self) -> None:
         """Everything in the ledger is in MLflow afterwards, unless it is away."""
+        self.away = False
         self._try(self._all)
 
     def answer(self, files: list[Path], metrics: Mapping[str, float], sentence: str) -> None:
@@ -60,27 +63,37 @@ class Mirroring:
         self._try(lambda: self.mirror.answer(files, metrics, sentence))
 
     def _all(self) -> None:
+        self.mirror.open()
+        for training in self.ledger.trainings():
+            if training["state"] in FINAL and training["training"] not in self.told:
+                self._training(training)
         for trial in self.ledger.trials():
             self._trial(trial)
-        for training in self.ledger.trainings():
-            if training["state"] in FINAL:
-                self._training(training)
+            if trial["state"] in FINAL:
+                self._trial_end(trial)
         self._fronts()
 
     def _trial(self, trial: Row) -> None:
-        """Its root run with parameters and, when it has ended, its values on val and, if confirmed, on test."""
         tags = {"arm": trial["arm"], "config": trial["config"]}
         self.mirror.trial(trial["trial"], trial["trial"], trial["words"], tags)
-        if trial["state"] in FINAL:
-            self.mirror.finish(trial["trial"], self._values(trial), STATUS[trial["state"]], trial["reason"])
 
-    def _values(self, trial: Row) -> dict[str, float]:
-        """Means over its complete trainings: val from search, `test/...` from the confirm stage."""
+    def _trial_end(self, trial: Row) -> None:
+        """Its curves, its values on val and, if it was confirmed, on test, all as means over seeds."""
+        self._trial(trial)
         rows = [row for row in self.ledger.trainings(config=trial["config"]) if row["state"] == COMPLETE]
-        search = [row["metrics"] for row in rows if row["stage"] != CONFIRM]
-        confirm = [row["metrics"] for row in rows if row["stage"] == CONFIRM]
-        names = [f"test/{name}" for name in NAMES]
-        return _means(search, list(NAMES)) | (_means(confirm, names) if trial["confirmed"] else {})
+        search = [row for row in rows if row["stage"] != CONFIRM]
+        values = _means([row["metrics"] for row in search], list(NAMES))
+        if trial["confirmed"]:
+            confirm = [row["metrics"] for row in rows if row["stage"] == CONFIRM]
+            values |= _means(confirm, [f"test/{name}" for name in NAMES])
+        self.mirror.epochs(trial["trial"], self._curves(search))
+        self.mirror.finish(trial["trial"], values, STATUS[trial["state"]], trial["reason"])
+
+    def _curves(self, trainings: list[Row]) -> list[tuple[int, dict[str, float]]]:
+        """The objectives epoch by epoch, where val was looked at: what the front's charts draw."""
+        logs = [self._log(row).read() for row in trainings]
+        epochs = sorted(set.intersection(*(set(log) for log in logs))) if logs else []
+        return [(epoch, _means([log[epoch] for log in logs], list(self.plan.objectives))) for epoch in epochs]
 
     def _training(self, training: Row) -> None:
         """Its child run with all epochs so far, and its end."""
@@ -89,25 +102,28 @@ class Mirroring:
             name = f"{trial['trial']} seed {training['seed']}"
             tags = {"arm": trial["arm"], "seed": str(training["seed"]), "stage": training["stage"]}
             self.mirror.training(training["training"], trial["trial"], name, tags)
-            log = EpochLog(self.plan.folder / "trainings" / training["training"] / "epochs.jsonl")
-            self.mirror.epochs(training["training"], list(log.read().items()))
+            self.mirror.epochs(training["training"], list(self._log(training).read().items()))
             if training["state"] in FINAL:
                 status = STATUS[training["state"]]
                 self.mirror.finish(training["training"], training["metrics"] or {}, status, training["reason"])
+                self.told.add(training["training"])
+
+    def _log(self, training: Row) -> EpochLog:
+        return EpochLog(self.plan.folder / "trainings" / training["training"] / "epochs.jsonl")
 
     def _fronts(self) -> None:
-        joint, per_arm = front_trials(self.plan, self.ledger.trials())
-        self.mirror.mark_fronts(joint, per_arm)
+        self.mirror.mark_fronts(*front_trials(self.plan, self.ledger.trials()))
 
-    def _try(self, action: Callable[[], object]) -> str | None:
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.away:
+            return
         try:
-            found = action()
-            return found if isinstance(found, str) else None
+            action()
         except Exception as error:  # whatever MLflow or its database throws must not stop a training
-            if not self.complained:
-                self.complained = True
-                self.say(f"MLflow at {self.plan.request.tracking_uri} is away, the study goes on: {error}")
-            return None
+            self.away = True
+            uri = self.plan.request.tracking_uri
+            complaint = f"MLflow at {uri} is away; the study goes on, MLflow catches up later: {error}"
+            self.say(masked(complaint, uri))
 
 
 def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from absld_search.core import metrics
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS
 from absld_search.core.methods import METHODS
@@ -167,3 +169,14 @@ def _check_corners(plan: Plan, arm: Arm) -> None:
             plan.config(corner, seed=0)
         except UsageError as error:
             raise UsageError(f"arm {arm.name!r}: {error}") from None
+
+
+def masked(text: str, *urls: str) -> str:
+    """`text` without the passwords of `urls`; of one URL alone, itself without its own."""
+    for url in urls or (text,):
+        try:
+            password = sa.make_url(url).password
+        except sa.exc.ArgumentError:
+            continue  # a plain path, say: it has none
+        text = text.replace(str(password), "***") if password else text
+    return text

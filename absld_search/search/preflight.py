@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from absld_search.core import teachers
 from absld_search.search import ledger as ledgers
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Plan, masked
 from absld_search.words import UsageError
 
 
@@ -57,12 +58,15 @@ def _gpus() -> int:
 
 
 def _check_writable(flag: str, folder: Path) -> None:
-    """The nearest existing parent must be a folder we may write in."""
+    """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"{flag}: nothing can be written in {place}.")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
 
 
 def _check_storage(plan: Plan) -> None:
@@ -78,7 +82,8 @@ def _check_storage(plan: Plan) -> None:
         with engine.connect():
             there = sa.inspect(engine).has_table("absld_facts")
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-        raise UsageError(f"--storage: the database cannot be opened: {str(error).splitlines()[0]}") from None
+        reason = masked(str(error).splitlines()[0], url)
+        raise UsageError(f"--storage: the database cannot be opened: {reason}") from None
     if there:
         check_fingerprints(plan, engine)
 

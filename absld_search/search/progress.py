@@ -24,7 +24,8 @@ class Progress:
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
-        self.epochs: dict[str, int] = {}  # running training -> epoch
+        self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
+        self.names: dict[str, str] = {}
         self.began, self.fresh = time.monotonic(), 0
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
@@ -44,6 +45,8 @@ class Progress:
         self.console.file.flush()
 
     def started(self, training: Row) -> None:
+        (trial, *_) = self.ledger.trials(config=training["config"])
+        self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
@@ -53,10 +56,9 @@ class Progress:
         self.epochs.pop(training["training"], None)
         self.fresh += 1
         if training["state"] == FAILED:
-            self.say(f"training {training['training']} failed: {training['reason']}")
+            self.say(f"{self.names[training['training']]} failed: {training['reason']}")
         elif training["stage"] == CONFIRM and not self.console.is_terminal:
-            name = self.ledger.trials(config=training["config"], confirmed=True)[0]["trial"]
-            self.say(f"{self.headline()}  {name}: seed {training['seed']} confirmed")
+            self.say(f"{self.headline()}  {self.names[training['training']]} confirmed")
 
     def trial_done(self, trial: Row) -> None:
         if trial["state"] == COMPLETE and not self.console.is_terminal:
@@ -66,7 +68,8 @@ class Progress:
     def headline(self) -> str:
         """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564`."""
         done, total = self.counts()
-        parts = [f"{done}/{total} trainings", f"{len(self.epochs)} running", self._left(total - done)]
+        running = sum(epoch > 0 for epoch in self.epochs.values())
+        parts = [f"{done}/{total} trainings", f"{running} running", self._left(total - done)]
         best = self._best()
         return ", ".join([*parts, f"best worst class {best:.3f} (val)" if best is not None else ""]).rstrip(", ")
 
@@ -91,7 +94,8 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         table.add_row(self.headline())
         for training, epoch in list(self.epochs.items()):
-            table.add_row(f"  {training}  epoch {epoch}/{self._total(training)}")
+            where = f"epoch {epoch}/{self._total(training)}" if epoch else "starting"
+            table.add_row(f"  {self.names[training]:<24}{where}")
         return table
 
     def _total(self, training: str) -> int:

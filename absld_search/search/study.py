@@ -157,8 +157,10 @@ def held(plan: Plan) -> Iterator[None]:
     try:
         with FileLock(plan.folder / "driver.lock", timeout=0):
             results.write_json(note, {"pid": os.getpid(), "host": socket.gethostname()})
-            yield
-            note.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                note.unlink(missing_ok=True)
     except Timeout:
         raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
     finally:

@@ -348,3 +348,13 @@ def test_the_door(study, tmp_path, capsys):
     assert "The data do not decide" in printed and "index.html" in printed
     assert report.main([str(tmp_path / "nowhere")]) == 2
     assert "not a study folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [{"seeds": 0}, {"trials": 0, "seeds": 0}, {"unchosen": ("dual", "shared", "product")}]
+)
+def test_a_study_that_has_not_got_that_far_is_reported_as_such(tmp_path, words):
+    answer = report.write(write_study(tmp_path / "study", **words))
+    assert "do not decide" in answer.sentence
+    assert "dual" in report.table(answer)
+    assert (tmp_path / "study" / "report" / "index.html").stat().st_size > 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from absld_search.core import results
+from absld_search.core import files, results
 from absld_search.core.results import combine, load, read_result, write_facts, write_shard
 
 OBJECTIVES = {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}
@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(study):
     before = {path: path.read_bytes() for path in sorted((study / "results").iterdir())}
     with pytest.raises(ValueError, match="trials"):
         combine(study, [{"trial": "dual-000"}], [TRAINING], OBJECTIVES)
-    with pytest.raises(RuntimeError), results.replacing(study / "results" / "trials.parquet") as temporary:
+    with pytest.raises(RuntimeError), files.replacing(study / "results" / "trials.parquet") as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert sorted((study / "results").iterdir()) == list(before)
