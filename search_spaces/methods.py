@@ -5,9 +5,11 @@ Claim   none: a comparison. Every arm has the workload's student, teachers, opti
 Arms    one per method, sat first: the baseline that knows nothing of classes or teachers. frl_rw is FRL
         without its radii; cfa_sat is CFA on standard training; absld_released is what ABSLD's release computes;
         absld_self and absld_smoothing are its forms without a teacher.
+Tuned   the learning rate, in every arm: losses that are averaged over classes as well (RSLAD's line) want one
+        about ten times larger than the others, and at a single rate one family or the other would look broken.
 """
 
-from absld_search.space import SearchSpace
+from absld_search.space import Choice, SearchSpace
 
 SPACE = SearchSpace(
     fixed={},
@@ -41,4 +43,5 @@ SPACE = SearchSpace(
         "absld_self": {"method": "absld", "label_source": "ema"},
         "absld_smoothing": {"method": "absld", "label_source": "label_smoothing"},
     },
+    tuned={"learning_rate": Choice((0.1, 0.5))},
 )
