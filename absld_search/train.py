@@ -19,7 +19,7 @@ ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "r
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--workload", default="digits", show_default=True, help="On what to train.")
-@click.option("--method", default="absld", show_default=True, help="absld, rslad, sat or trades.")
+@click.option("--method", default="absld", show_default=True, help="Any of docs/METHODS.md.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed index.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True,
@@ -45,8 +45,8 @@ def _train(words: tuple[str, ...], workload: str, method: str, seed: int, device
 
     given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
     config = trial.TrialConfig.from_words(given, workload, seed, device)
-    if config.teacher_needed:
-        trial.ensure_teacher(named(workload), config.teacher, device, click.echo)
+    for name in config.teacher_names.values():
+        trial.ensure_teacher(named(workload), name, device, click.echo)
     click.echo(f"{method} on {workload}, seed {seed}: {out / config.key}")
     return trial.run_trial(config, out / config.key, lambda epoch, found: _line(config.schedule.epochs, epoch, found))
 

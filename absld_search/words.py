@@ -65,3 +65,16 @@ def masked(text: str) -> str:
     """`text` without the passwords of the URLs in it."""
     text = re.sub(r"(://[^:/@\s]*:)[^/\s]*@", r"\1***@", text)
     return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)
+
+
+def boolean(name: str, value: object) -> bool:
+    """`value` as a truth value: true/false, yes/no, 1/0. Raises: UsageError.
+
+    Never `bool(text)`, by which every word, "False" too, is true.
+    """
+    word = str(value).strip().lower()
+    if word in ("true", "yes", "1"):
+        return True
+    if word in ("false", "no", "0"):
+        return False
+    raise UsageError(f"{name} must be true or false, not {value!r}.")

@@ -58,7 +58,7 @@ def pgd(
 
 
 def per_sample(value: Tensor | float, x: Tensor) -> Tensor | float:
-    """A (B,) tensor reshaped so that it broadcasts over `x`; a number as it is."""
+    """A (B,) tensor in `x`'s type, reshaped so that it broadcasts over `x`; a number as it is."""
     if isinstance(value, Tensor) and value.ndim == 1:
-        return value.view(-1, *[1] * (x.ndim - 1))
+        return value.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
     return value

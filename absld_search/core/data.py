@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,12 +39,35 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """The epoch's shuffled batches, a function of (seed, epoch) alone."""
+    def batches(
+        self, size: int, seed: int, epoch: int, class_probability: Callable[[], Tensor | None] = lambda: None
+    ) -> Iterator[Batch]:
+        """The epoch's shuffled batches, a function of (seed, epoch) alone.
+
+        Where `class_probability` has something to say, (C,), it is asked before every batch, whose classes are
+        drawn by it and whose images are drawn evenly within their class, with replacement.
+        """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        if class_probability() is not None:
+            yield from self._drawn(size, generator, class_probability)
+            return
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for rows in order.split(size):
             yield self.at(rows)
+
+    def _drawn(
+        self, size: int, generator: torch.Generator, class_probability: Callable[[], Tensor | None]
+    ) -> Iterator[Batch]:
+        """As many images as there are, drawn batch by batch; a class without images has no probability."""
+        labels = self.labels.cpu()
+        counts = torch.bincount(labels, minlength=self.num_classes).double()
+        for first in range(0, len(self), size):
+            asked = class_probability()
+            assert asked is not None
+            per_image = (asked.detach().cpu().double() / counts.clamp_min(1))[labels]
+            taken = min(size, len(self) - first)
+            rows = torch.multinomial(per_image, taken, replacement=True, generator=generator)
+            yield self.at(rows.to(self.labels.device))
 
     def at(self, rows: Tensor) -> Batch:
         """Those rows as a batch, in their plain view."""
@@ -56,6 +79,19 @@ def load(dataset: str, fractions: Mapping[str, float], device: str) -> tuple[Spl
     """(train, val): all that search may see."""
     parts = _splits(dataset, tuple(sorted(fractions.items())), device)
     return parts["train"], parts["val"]
+
+
+def load_monitor(dataset: str, fractions: Mapping[str, float], share: float, device: str) -> tuple[Split, Split]:
+    """(train, monitor): train as `load` gives it, cut in two, each class by `share`, by a fixed seed."""
+    train, _ = load(dataset, fractions, device)
+    parts = stratified(train.labels.cpu().numpy(), {"train": 1 - share, "monitor": share}, SPLIT_SEED + 1)
+    rest, monitor = (_part(train, parts[name]) for name in ("train", "monitor"))
+    return rest, monitor
+
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    at = torch.as_tensor(rows, device=split.labels.device)
+    return replace(split, images=split.images[at], labels=split.labels[at], ids=split.ids[at])
 
 
 def load_test(dataset: str, fractions: Mapping[str, float], device: str) -> Split:

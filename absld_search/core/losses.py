@@ -21,9 +21,11 @@ def soft_labels(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
 def kl_div(targets: Tensor, logits: Tensor) -> Tensor:
     """KL(targets || softmax(logits)) of each sample, summed over classes: (B, C), (B, C) -> (B,).
 
-    Exact at extreme logits, where log(softmax) is -inf, and at targets of exactly zero.
+    Exact at extreme logits, where log(softmax) is -inf, and at targets of exactly zero, with gradient to both:
+    without the floor, the derivative of t * log(t) would be 0/0 at a target that has underflowed.
     """
-    return (torch.special.xlogy(targets, targets) - targets * F.log_softmax(logits, dim=1)).sum(1)
+    floored = targets.clamp_min(torch.finfo(targets.dtype).tiny)
+    return (torch.special.xlogy(targets, floored) - targets * F.log_softmax(logits, dim=1)).sum(1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -42,6 +44,17 @@ def cw_loss(logits: Tensor, y: Tensor, confidence: float = 50.0) -> Tensor:
     """The Carlini-Wagner objective that an attack ascends (S&P 2017, arXiv:1608.04644): the margin, cut off
     above `confidence`: (B, C), (B,) -> (B,)."""
     return margin(logits, y).clamp(max=confidence)
+
+
+@torch.no_grad()
+def signals(y: Tensor, **logits: Tensor) -> dict[str, Tensor]:
+    """For each kind of logits (B, C): its hard-label risk `<kind>_risk`, the cross-entropy, and whether it is
+    right, `<kind>_correct`; (B,) each."""
+    found: dict[str, Tensor] = {}
+    for kind, values in logits.items():
+        found[f"{kind}_risk"] = cross_entropy(values, y)
+        found[f"{kind}_correct"] = (values.argmax(1) == y).float()
+    return found
 
 
 class ClassMeans:

@@ -79,7 +79,7 @@ class TeacherFile:
 
 def teacher_file(setting: Workload, name: str) -> TeacherFile:
     """Its place in the cache: a different recipe is a different file."""
-    spec = setting.teachers[name]
+    spec = setting.spec(name)
     recipe = {**asdict(spec), "dataset": setting.dataset, "split": dict(setting.split), "eps": setting.eps}
     recipe |= {"batch": setting.batch_size, "steps": setting.num_steps, "step_size": setting.step_size}
     mark = sha256(json.dumps(recipe, sort_keys=True).encode())[:12]
@@ -94,7 +94,7 @@ def ensure(setting: Workload, name: str, train: TrainTeacher, say: Callable[[str
     with FileLock(f"{file.path}.lock"):
         if not file.valid():
             say(f"training teacher {name} for {setting.name} (once, then kept in {file.path.parent})")
-            file.write(*train(setting.teachers[name]))
+            file.write(*train(setting.spec(name)))
     return file
 
 
@@ -105,7 +105,7 @@ def facts(file: TeacherFile) -> dict[str, float | str]:
 
 def load(setting: Workload, name: str, file: TeacherFile, split: Split) -> Network:
     """The teacher on the split's device, tabulated where every image has one view."""
-    model = models.build(setting.teachers[name].model, split.num_classes, split.images.shape[1], seed=0)
+    model = models.build(setting.spec(name).model, split.num_classes, split.images.shape[1], seed=0)
     model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
     model.to(split.images.device)
     return Tabulated(model, split) if split.num_views == 1 else Network(model)

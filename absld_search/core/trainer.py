@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absld_search.core.attacks import frozen_batch_norm
+from absld_search.core.averaging import WeightAverage, worst_class_accuracy
 from absld_search.core.data import Split
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
+from absld_search.core.methods.knobs import knob
 
 
 class NonFinite(ArithmeticError):
@@ -39,6 +42,33 @@ class Schedule:
         return [max(1, round(at * self.epochs)) for at in self.milestones]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a training does beside its schedule. A method's paper may settle it (`Method.training_defaults`).
+
+    A method that starts from a robust model spends the first `init_share` of the epochs on another method, at
+    that method's own defaults and this training's attack: every training of a study costs the same epochs.
+    The default share is the papers' first drop of the learning rate, so that what follows is fine-tuning.
+    """
+
+    init_from: str = knob("", doc="what to start from: a method's name, or a .safetensors file of the student")
+    init_share: float = knob(215 / 300, low=0, high=1, doc="share of the epochs that `init_from`'s method gets")
+    averaging: str = knob("none", options=("none", "ema", "fawa"), doc="evaluate an average of the weights")
+    averaging_decay: float = knob(0.85, low=0, high=1, doc="of the average, per epoch")
+    averaging_start: float = knob(0.25, low=0, high=1, doc="share of the epochs before the average begins")
+    averaging_floor: float = knob(0.2, low=0, high=1, doc="fawa: worst class's robust accuracy that lets weights in")
+    nesterov: bool = knob(False, doc="SGD with Nesterov's momentum: the Fair-ARD and DAFA releases")
+    drop_once: bool = knob(False, doc="only the first drop of the rate: the slip in ARD's, IAD's, Fair-ARD's release")
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A method that has the first `epochs` to itself."""
+
+    method: Method
+    epochs: int
+
+
 @dataclass
 class EpochEnd:
     """What there is to report when an epoch has ended."""
@@ -61,18 +91,32 @@ class Trainer:
         train: Split,
         schedule: Schedule,
         seed: int,
+        options: Options | None = None,
+        warm_up: WarmUp | None = None,
+        monitor: Split | None = None,
     ) -> None:
         self.student, self.method, self.teachers = student, method, teachers
         self.train, self.schedule, self.seed = train, schedule, seed
+        self.options, self.warm_up = options or Options(), warm_up
+        self.monitor = train if monitor is None else monitor
+        self.average = WeightAverage(self.options.averaging_decay)
         self.epoch = 0
         self.optimizer = torch.optim.SGD(
             student.parameters(),
             lr=schedule.learning_rate,
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
+            nesterov=self.options.nesterov,
         )
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, schedule.drops(), schedule.lr_factor)
-        method.setup(train.num_classes, train.labels.device)
+        drops = schedule.drops()[:1] if self.options.drop_once else schedule.drops()
+        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, drops, schedule.lr_factor)
+        for each in (method, *([warm_up.method] if warm_up else [])):
+            each.setup(train.num_classes, train.labels.device)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """What is evaluated and kept: the average of the weights where there is one, else the student."""
+        return self.average.deployed(self.student)
 
     def run(self, on_epoch: Callable[[EpochEnd], None]) -> None:
         """Train what is left. Raises: NonFinite."""
@@ -82,19 +126,25 @@ class Trainer:
     def run_epoch(self) -> EpochEnd:
         """Train one epoch and let the method draw its conclusions."""
         number = self.epoch + 1
+        method = self._method(number)
+        method.start_epoch(self._epoch(number), self._measured(method, number))
         torch.manual_seed(self.seed * 2_000_003 + number)
         rate = self.optimizer.param_groups[0]["lr"]
-        means = self._batches(number)
+        means = self._batches(method, number)
         self.scheduler.step()
-        logged = self.method.end_epoch(means.means(), self._epoch(number))
+        logged = method.end_epoch({**means.means(), "count": means.count}, self._epoch(number))
+        self._take_average(number)
         self.epoch = number
         return EpochEnd(number, self._metrics(means, logged, rate))
 
-    def _batches(self, number: int) -> ClassMeans:
+    def _method(self, number: int) -> Method:
+        return self.warm_up.method if self.warm_up and number <= self.warm_up.epochs else self.method
+
+    def _batches(self, method: Method, number: int) -> ClassMeans:
         self.student.train()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
-        for batch in self.train.batches(self.schedule.batch_size, self.seed, number):
-            loss, per_sample = self.method.step(self.student, self.teachers, batch)
+        for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
+            loss, per_sample = method.step(self.student, self.teachers, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -103,9 +153,39 @@ class Trainer:
             raise NonFinite("loss", number)
         return means
 
+    def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
+        """Class means of what the method measures before an epoch. Draws from a generator state of its own:
+        a method that measures and learns nothing from it trains as if it had not."""
+        where = method.measured_on()
+        if not where:
+            return None
+        torch.manual_seed(self.seed * 2_000_003 + number + 1_000_000)
+        split = self.train if where == "train" else self.monitor
+        means = ClassMeans(split.num_classes, split.labels.device)
+        with torch.no_grad(), frozen_batch_norm(self.student):
+            for rows in torch.arange(len(split), device=split.labels.device).split(self.schedule.batch_size):
+                batch = split.at(rows)
+                means.add(batch.y, method.measure(self.student, batch))
+        return {**means.means(), "count": means.count}
+
+    def _take_average(self, number: int) -> None:
+        options, method = self.options, self.method
+        started = number > round(options.averaging_start * self.schedule.epochs)
+        if options.averaging == "none" or not started:
+            return
+        if options.averaging == "fawa":
+            attack = (method.eps, method.step_size, method.num_steps)
+            if worst_class_accuracy(self.student, self.monitor, *attack) < options.averaging_floor:
+                return
+        self.average.update(self.student)
+
     def _epoch(self, number: int) -> Epoch:
-        now = self.optimizer.param_groups[0]["lr"]
-        return Epoch(number, self.schedule.epochs, now / self.schedule.learning_rate)
+        """Where the method of epoch `number` stands, counted from where it took over."""
+        now = self.optimizer.param_groups[0]["lr"] / self.schedule.learning_rate
+        first = self.warm_up.epochs if self.warm_up else 0
+        if number <= first:
+            return Epoch(number, first, now)
+        return Epoch(number - first, self.schedule.epochs - first, now)
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
@@ -126,6 +206,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "method": self.method.state_dict(),
+            "warm_up": self.warm_up.method.state_dict() if self.warm_up else {},
+            "average": self.average.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -135,6 +217,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.method.load_state_dict(state["method"])
+        if self.warm_up:
+            self.warm_up.method.load_state_dict(state["warm_up"])
+        self.average.load_state_dict(state["average"])
 
 
 def by_class(name: str, values: Tensor) -> dict[str, float]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from filelock import FileLock
 from torch import nn
@@ -16,9 +17,9 @@ from torch import nn
 from absld_search.core import checkpoints, data, evaluation, models, records, results, teachers
 from absld_search.core.files import sha256
 from absld_search.core.methods import METHODS
-from absld_search.core.methods.base import checked, in_range, knobs
-from absld_search.core.trainer import EpochEnd, NonFinite, Schedule, Trainer
-from absld_search.words import integer, number, require_known
+from absld_search.core.methods.base import Method, checked, in_range, knobs
+from absld_search.core.trainer import EpochEnd, NonFinite, Options, Schedule, Trainer, WarmUp
+from absld_search.words import UsageError, integer, number, require_known
 from absld_search.workloads import TeacherSpec, Workload, workload
 
 COMPUTE_VERSION = 1  # raised by hand when the same configuration would give other numbers
@@ -46,6 +47,7 @@ class TrialConfig:
     seed: int = 0
     device: str = "cpu"
     test: bool = False  # the confirm stage: evaluate on test too, once, at the end
+    options: Options = field(default_factory=Options)
 
     @classmethod
     def from_words(
@@ -62,8 +64,10 @@ class TrialConfig:
         method = require_known("method", str(rest.pop("method", "absld")), METHODS)
         teacher = require_known("teacher", str(rest.pop("teacher", setting.teacher)), setting.teachers)
         schedule = _schedule(setting, {key: rest.pop(key) for key in list(rest) if key in SCHEDULE})
+        chosen = {key: rest.pop(key) for key in list(rest) if key in OPTIONS}
         values = _hyperparameters(setting, method, rest)
-        return cls(workload_name, method, teacher, values, schedule, seed, device, test)
+        options = _options(METHODS[method](**values), chosen)
+        return cls(workload_name, method, teacher, values, schedule, seed, device, test, options)
 
     @property
     def hash(self) -> str:
@@ -72,6 +76,8 @@ class TrialConfig:
             "workload": self.workload,
             "method": self.method,
             "teacher": self.teacher if self.teacher_needed else None,
+            "options": asdict(self.options),
+            "start": sha256(Path(self.options.init_from).read_bytes()) if _is_file(self.options.init_from) else None,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": asdict(self.schedule),
             "compute": COMPUTE_VERSION,
@@ -80,8 +86,27 @@ class TrialConfig:
 
     @property
     def teacher_needed(self) -> bool:
-        """Whether the method asks a teacher at all."""
-        return bool(METHODS[self.method].teacher_roles)
+        """Whether the method asks a robust teacher at all."""
+        return "robust" in self.teacher_names
+
+    @property
+    def teacher_names(self) -> dict[str, str]:
+        """{role: teacher} of every network that the training asks."""
+        named = {"robust": self.teacher, "clean": workload(self.workload).clean_teacher}
+        methods = [self.build(), *([found.method] if (found := self.warm_up()) else [])]
+        return {role: named[role] for method in methods for role in method.roles()}
+
+    def build(self) -> Method:
+        """The method, not yet set up."""
+        return METHODS[self.method](**dict(self.hyperparameters))
+
+    def warm_up(self) -> WarmUp | None:
+        """What the training starts with, if its start is another method's."""
+        name, epochs = self.options.init_from, round(self.options.init_share * self.schedule.epochs)
+        if not name or _is_file(name) or not epochs:
+            return None
+        attack = {key: self.hyperparameters[key] for key in ("eps", "step_size", "num_steps")}
+        return WarmUp(METHODS[name](**attack), min(epochs, self.schedule.epochs - 1))
 
     @property
     def key(self) -> str:
@@ -96,7 +121,7 @@ class TrialConfig:
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialConfig:
         """The inverse of `to_dict`."""
         schedule = {**plain["schedule"], "milestones": tuple(plain["schedule"]["milestones"])}
-        return cls(**{**plain, "schedule": Schedule(**schedule)})
+        return cls(**{**plain, "schedule": Schedule(**schedule), "options": Options(**plain["options"])})
 
 
 def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,9 +135,28 @@ def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -
     return values
 
 
+OPTIONS = knobs(Options)
+
+
+def _options(method: Method, given: Mapping[str, Any]) -> Options:
+    """What the training does beside its schedule: given, or as the method's paper has it. Raises: UsageError."""
+    settled = {**method.training_defaults(), **given}
+    found = Options(**{name: checked(Options, name, value) for name, value in settled.items()})  # type: ignore[arg-type]
+    start = found.init_from
+    if start and not _is_file(start):
+        require_known("init_from", start, METHODS)
+    elif start and not Path(start).is_file():
+        raise UsageError(f"init_from: there is no file {start}.")
+    return found
+
+
+def _is_file(start: str) -> bool:
+    return start.endswith(".safetensors")
+
+
 def unknown_to(method: str, words: Iterable[str]) -> None:
     """Raises: UsageError for the first of `words` that no training of `method` knows."""
-    valid = [*knobs(METHODS[method]), *SCHEDULE, "method", "teacher"]
+    valid = [*knobs(METHODS[method]), *SCHEDULE, *OPTIONS, "method", "teacher"]
     for word in words:
         require_known("parameter", word, valid)
 
@@ -184,7 +228,7 @@ class _Run:
         split = self.val if name == "val" else self._test()
         eps, step_size = float(self.config.hyperparameters["eps"]), self.setting.eval_step_size
         try:
-            found = evaluation.evaluate(self.trainer.student, split, tuple(attacks), eps, step_size)
+            found = evaluation.evaluate(self.trainer.deployed, split, tuple(attacks), eps, step_size)
         except evaluation.NonFiniteLogits as error:
             raise NonFinite(f"{name} {error}".replace(" ", "-"), self.trainer.epoch) from None
         return {name: found}
@@ -196,7 +240,7 @@ class _Run:
         key = self.config.key
         epochs = self.config.schedule.epochs
         self.log.append(epochs, {**self.log.last(), **records.metrics_with_classes(outcomes)})
-        records.save_student(self.folder, self.trainer.student)
+        records.save_student(self.folder, self.trainer.deployed)
         rows = (
             records.epoch_rows(key, self.log),
             records.class_rows(key, outcomes),
@@ -208,9 +252,23 @@ class _Run:
 
 def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Trainer:
     student = models.build(setting.student, train.num_classes, train.images.shape[1], config.seed)
-    method = METHODS[config.method](**dict(config.hyperparameters))
-    roles = {role: teacher(setting, config.teacher, train) for role in method.teacher_roles}
-    return Trainer(student.to(config.device), method, roles, train, config.schedule, config.seed)
+    if _is_file(config.options.init_from):
+        student.load_state_dict(safetensors.torch.load_file(config.options.init_from), strict=True)
+    method = config.build()
+    roles = {role: teacher(setting, name, train) for role, name in config.teacher_names.items()}
+    rest, monitor = _monitored(method, config, setting, train)
+    options = (config.options, config.warm_up(), monitor)
+    return Trainer(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)
+
+
+def _monitored(
+    method: Method, config: TrialConfig, setting: Workload, train: data.Split
+) -> tuple[data.Split, data.Split | None]:
+    """(what to train on, what to measure on), for those that ask where the workload keeps something apart."""
+    asks = method.measured_on() == "monitor" or config.options.averaging == "fawa"
+    if not asks or not setting.monitor:
+        return train, None
+    return data.load_monitor(setting.dataset, setting.split, setting.monitor, config.device)
 
 
 def teacher(setting: Workload, name: str, train: data.Split) -> teachers.Network:
@@ -227,7 +285,7 @@ def ensure_teacher(setting: Workload, name: str, device: str, say: Callable[[str
 def _train_teacher(setting: Workload, spec: TeacherSpec, device: str) -> tuple[nn.Module, dict[str, float]]:
     """A teacher by its recipe, and its accuracies on val."""
     train, val = data.load(setting.dataset, setting.split, device)
-    words = {"method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
+    words = {**spec.words, "method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
     config = TrialConfig.from_words(words, setting.name, spec.seed, device)
     model = models.build(spec.model, train.num_classes, train.images.shape[1], spec.seed).to(device)
     method = METHODS[spec.method](**dict(config.hyperparameters))

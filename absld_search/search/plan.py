@@ -84,9 +84,9 @@ class Plan:
         found: set[str] = set()
         for arm in self.arms:
             how = arm.tuned.get("teacher")
-            config = self.config(arm.words, seed=0)
-            names = how.options if isinstance(how, Choice) else (config.teacher,)
-            found |= {str(name) for name in names} if config.teacher_needed else set()
+            for name in how.options if isinstance(how, Choice) else [None]:
+                words = {**arm.words, "teacher": name} if name else arm.words
+                found |= set(self.config(words, seed=0).teacher_names.values())
         return sorted(found)
 
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
