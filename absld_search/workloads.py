@@ -13,6 +13,19 @@ from absld_search.words import require_known
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """Which views of a training image there are: crops of the padded image, flips, a blackened square."""
+
+    padding: int = 0  # pixels on each side
+    fill: str = "zero"  # what padding shows: "zero" is black, "reflect" the mirrored image
+    flip: bool = False  # never where left and right mean something: digits, SVHN
+    cutout: int = 0  # side of the square, pixels; above 0 no logit bank can serve the views
+
+
+PLAIN = Augmentation()
+
+
+@dataclass(frozen=True)
 class TeacherSpec:
     """How a teacher is made where there is none: adversarially trained here, once, then cached."""
 

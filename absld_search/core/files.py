@@ -6,6 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_dir
+
+
+def cache_folder() -> Path:
+    """What is made once and kept, teachers and decoded images: `ABSLD_CACHE_DIR`, or the platform's place."""
+    return Path(os.environ.get("ABSLD_CACHE_DIR") or user_cache_dir("absld_search"))
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one, never a part."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +10,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_dir
 from torch import Tensor, nn
 
 from absld_search.core import models
 from absld_search.core.data import Batch, Split
-from absld_search.core.files import sha256, write_atomic
+from absld_search.core.files import cache_folder, sha256, write_atomic
 from absld_search.workloads import TeacherSpec, Workload
 
 TrainTeacher = Callable[[TeacherSpec], tuple[nn.Module, dict[str, float]]]
-
-
-def cache_folder() -> Path:
-    """Where teachers are kept: `ABSLD_CACHE_DIR`, or the platform's cache folder for this project."""
-    return Path(os.environ.get("ABSLD_CACHE_DIR") or user_cache_dir("absld_search"))
 
 
 class Network:
@@ -105,7 +98,7 @@ def facts(file: TeacherFile) -> dict[str, float | str]:
 
 def load(setting: Workload, name: str, file: TeacherFile, split: Split) -> Network:
     """The teacher on the split's device, tabulated where every image has one view."""
-    model = models.build(setting.teachers[name].model, split.num_classes, split.images.shape[1], seed=0)
+    model = models.build(setting.teachers[name].model, split.num_classes, split.image_shape[0], seed=0)
     model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
-    model.to(split.images.device)
+    model.to(split.labels.device)
     return Tabulated(model, split) if split.num_views == 1 else Network(model)

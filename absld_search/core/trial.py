@@ -207,7 +207,7 @@ class _Run:
 
 
 def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Trainer:
-    student = models.build(setting.student, train.num_classes, train.images.shape[1], config.seed)
+    student = models.build(setting.student, train.num_classes, train.image_shape[0], config.seed)
     method = METHODS[config.method](**dict(config.hyperparameters))
     roles = {role: teacher(setting, config.teacher, train) for role in method.teacher_roles}
     return Trainer(student.to(config.device), method, roles, train, config.schedule, config.seed)
@@ -229,7 +229,7 @@ def _train_teacher(setting: Workload, spec: TeacherSpec, device: str) -> tuple[n
     train, val = data.load(setting.dataset, setting.split, device)
     words = {"method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
     config = TrialConfig.from_words(words, setting.name, spec.seed, device)
-    model = models.build(spec.model, train.num_classes, train.images.shape[1], spec.seed).to(device)
+    model = models.build(spec.model, train.num_classes, train.image_shape[0], spec.seed).to(device)
     method = METHODS[spec.method](**dict(config.hyperparameters))
     Trainer(model, method, {}, train, config.schedule, spec.seed).run(lambda end: None)
     found = evaluation.evaluate(model, val, SEARCH_ATTACKS, setting.eps, setting.eval_step_size)
