@@ -49,9 +49,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy"},
     ),
     "absld_search/core/teachers.py": (
-        {"workloads", "core.models", "core.data", "core.files"},
+        {"workloads", "words", "core.models", "core.data", "core.files", "core.teacher_files", "core.robustbench_zoo"},
         {"torch", "safetensors", "filelock"},
     ),
+    "absld_search/core/teacher_files.py": ({"words", "core.models", "core.files"}, {"torch", "safetensors"}),
+    "absld_search/core/robustbench_zoo.py": ({"words"}, {"torch"}),
     "absld_search/core/records.py": (
         {"core.evaluation", "core.files", "core.trainer"},
         {"torch", "safetensors"},

@@ -88,6 +88,11 @@ class Split:
             x = views.cut_out(x, ids, epoch, stream, self.how.cutout)
         return Batch(x, self.labels[rows], ids, view)
 
+    def first(self, n: int) -> Split:
+        """Its first `n` images, which are of mixed classes."""
+        where = {"pixels": self.pixels[:n]} if self.rows is None else {"rows": self.rows[:n]}
+        return replace(self, labels=self.labels[:n], ids=self.ids[:n], **where)  # type: ignore[arg-type]
+
     def counts(self) -> list[int]:
         """Images of each class, (C,)."""
         return torch.bincount(self.labels, minlength=self.num_classes).tolist()
@@ -114,6 +119,16 @@ def class_names(dataset: str, data_dir: str = "") -> tuple[str, ...]:
     return tuple("0123456789") if dataset == "digits" else open_images(dataset, data_dir).facts.classes
 
 
+def shape(dataset: str) -> tuple[int, int, int]:
+    """(classes, channels, pixels a side), without reading any data."""
+    return (10, 1, 8) if dataset == "digits" else (IMAGE_SETS[dataset].num_classes, 3, IMAGE_SETS[dataset].size)
+
+
+def identity(dataset: str, data_dir: str = "") -> str:
+    """What tells these images and labels from all others."""
+    return dataset if dataset == "digits" else open_images(dataset, data_dir).facts.sha256
+
+
 def facts(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> dict[str, object]:
     """What a study records of its data: identity, and the number of images of each class in each split."""
     parts = _splits(dataset, tuple(sorted(fractions.items())), "cpu", data_dir)
@@ -123,6 +138,17 @@ def facts(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> d
     images = open_images(dataset, data_dir)
     left_out = int((~images.exact[images.facts.train :]).sum())
     return found | {"sha256": images.facts.sha256, "layout": images.facts.layout, "left_out_of_test": left_out}
+
+
+def counted(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> list[str]:
+    """A line for each split: how many images, and how many of each class."""
+    counts = facts(dataset, fractions, data_dir)["counts"]
+    assert isinstance(counts, dict)
+    return [f"{name:<8}{sum(found)} images, {_range(found)} a class" for name, found in counts.items()]
+
+
+def _range(counts: list[int]) -> str:
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 @lru_cache(maxsize=4)

@@ -10,6 +10,7 @@ from typing import Any
 
 from absld_search.core import metrics
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS
+from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
 from absld_search.core.trial import COMPUTE_VERSION, TrialConfig
@@ -43,6 +44,8 @@ class Request:
     max_concurrent: int | None = None
     address: str | None = None
     command: str = ""
+    data_dir: str = ""
+    teacher_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,21 @@ class Plan:
 
     def config(self, words: Mapping[str, Any], seed: int, test: bool = False) -> TrialConfig:
         """One training of a configuration."""
-        return TrialConfig.from_words(words, self.setting.name, seed, self.request.device, test)
+        return TrialConfig.from_words(words, self.setting.name, seed, self.request.device, test, self.folders)
+
+    @property
+    def folders(self) -> Folders:
+        """Where data and teachers lie, on this start."""
+        return Folders(self.request.data_dir, self.request.teacher_dir)
+
+    def teachers(self) -> list[str]:
+        """Every teacher that a training of this study may ask."""
+        found: set[str] = set()
+        for arm in self.arms:
+            methods, names = _may_be(arm, "method", "absld"), _may_be(arm, "teacher", self.setting.teacher)
+            if any(METHODS[method].teacher_roles for method in methods):
+                found |= set(names)
+        return sorted(found)
 
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
         """What may not change under a study's name; more trials, seeds or arms are no change."""
@@ -92,7 +109,13 @@ class Plan:
         }
 
 
-NOT_IDENTITY = ("summary", "trials", "sampler")  # of a workload: they change no number
+NOT_IDENTITY = ("summary", "trials", "sampler", "cost")  # of a workload: they change no number
+
+
+def _may_be(arm: Arm, name: str, default: str) -> list[str]:
+    """What a parameter is in an arm: settled, or one of the choices."""
+    how = arm.tuned.get(name)
+    return [str(v) for v in how.options] if isinstance(how, Choice) else [str(arm.words.get(name, default))]
 
 
 def resolve(request: Request, space: SearchSpace) -> Plan:

@@ -85,7 +85,8 @@ NAMES = {
     ],
     "wrn-34-10": [
         "conv1.weight", "block1.layer.0.bn1.weight", "block1.layer.0.convShortcut.weight",
-        "sub_block1.layer.4.conv2.weight", "block3.layer.4.bn2.num_batches_tracked", "bn1.running_mean", "fc.weight", "fc.bias",
+        "sub_block1.layer.4.conv2.weight", "block3.layer.4.bn2.num_batches_tracked", "bn1.running_mean",
+        "fc.weight", "fc.bias",
     ],
     "wrn-70-16-swish": [
         "init_conv.weight", "layer.0.block.0.batchnorm_0.weight", "layer.0.block.0.shortcut.weight",

@@ -74,7 +74,7 @@ def build(name: str, num_classes: int, channels: int, seed: int, size: int | Non
 def classifier(model: nn.Module) -> str:
     """The name of the weight (C, features) that makes the logits."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return f"{linear[-1]}.weight"
+    return f"{linear[-1]}.weight" if linear else ""
 
 
 def fitted(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
