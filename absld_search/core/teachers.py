@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -30,14 +30,23 @@ class Maker(Protocol):
 
 
 class Half(nn.Module):
-    """A network run in half precision, as RSLAD ran its WRN-70-16; what goes in and comes out is float."""
+    """A network in half precision on a GPU, as RSLAD ran its WRN-70-16; what goes in and comes out is float.
+
+    On a CPU it stays in single precision: half precision is a hundred times slower there.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model.half()
+        self.model = model
+
+    def to(self, *where: Any, **words: Any) -> Half:
+        super().to(*where, **words)
+        if next(self.model.parameters()).is_cuda:
+            self.model.half()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.half()).float()
+        return self.model(x.to(next(self.model.parameters()).dtype)).float()
 
 
 class Network:
@@ -177,10 +186,11 @@ def _read(setting: Workload, name: str, folders: Folders) -> tuple[nn.Module, st
     """A person's file as a network of this data set, and its sha256. Raises: UsageError."""
     spec, shape = teacher_spec(setting, name), _shape(setting)
     assert not isinstance(spec, TeacherSpec)
-    path = _find(setting, name, spec, folders)
     if isinstance(spec, RobustBenchTeacher):
-        model = robustbench_zoo.build(spec.id, setting.dataset)
+        model = robustbench_zoo.build(spec.id, setting.dataset)  # first: a wrong id has no file either
+        path = _find(setting, name, spec, folders)
     else:
+        path = _find(setting, name, spec, folders)
         model = models.build(spec.model, shape.num_classes, shape.channels, 0, size=shape.size)
     state, digest = teacher_files.read(path)
     model = teacher_files.into(model, state, path, shape.num_classes, setting.dataset)
