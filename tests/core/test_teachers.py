@@ -18,7 +18,6 @@ from absld_search.words import UsageError
 from absld_search.workloads import (
     WORKLOADS,
     Augmentation,
-    FileTeacher,
     RobustBenchTeacher,
     TeacherSpec,
     Workload,
@@ -26,40 +25,6 @@ from absld_search.workloads import (
     workload,
 )
 from tests import image_files as files
-
-
-@pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
-    """A small CIFAR-10 in which the class can be seen, an empty teacher folder, and a cache of its own."""
-    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))
-    images, labels = files.random_images(200) // 8, files.labels_of(200)
-    images += (labels * 20).astype("uint8")[:, None, None, None]
-    place = files.write_cifar10(tmp_path / "data", images, labels, 100)
-    (tmp_path / "teachers").mkdir()
-    return Folders(str(place), str(tmp_path / "teachers"))
-
-
-@pytest.fixture
-def setting(monkeypatch: pytest.MonkeyPatch) -> Workload:
-    """The papers' workload made tiny: same path, a small network in each role."""
-    made = replace(
-        WORKLOADS["cifar10"],
-        name="tiny",
-        student="resnet-8-2",
-        teachers={
-            "file": FileTeacher("wrn-10-1", "model_cifar_wrn.pt", "its repository", floor=0.05),
-            "half": FileTeacher("wrn-10-1", "model_cifar_wrn.pt", "its repository", floor=0.05, half=True),
-            "sat": TeacherSpec("resnet-8-2", "sat", epochs=1, learning_rate=0.1),
-        },
-        teacher="file",
-        split={"train": 0.5, "val": 0.5, "test": 1.0},
-        batch_size=25,
-        epochs=1,
-        num_steps=1,
-        teacher_epochs=1,
-    )
-    monkeypatch.setitem(WORKLOADS, "tiny", made)
-    return made
 
 
 def put(folders: Folders, name: str, num_classes: int = 10, model: str = "wrn-10-1") -> Path:
@@ -73,9 +38,9 @@ def put(folders: Folders, name: str, num_classes: int = 10, model: str = "wrn-10
     return path
 
 
-def test_a_training_learns_from_a_file(setting: Workload, folders: Folders, tmp_path: Path) -> None:
+def test_a_training_learns_from_a_file(tiny: Workload, folders: Folders, tmp_path: Path) -> None:
     path, said = put(folders, "model_cifar_wrn.pt"), []
-    file = trial.ensure_teacher(setting, "file", "cpu", said.append, folders)
+    file = trial.ensure_teacher(tiny, "file", "cpu", said.append, folders)
     assert file.path == path and len(said) == 1 and "measuring" in said[0]
     facts = teachers.facts(file)
     assert facts["sha256"] == teachers.sha256_of(path) and facts["images"] == 50
@@ -83,19 +48,19 @@ def test_a_training_learns_from_a_file(setting: Workload, folders: Folders, tmp_
     config = TrialConfig.from_words({"method": "absld"}, "tiny", folders=folders)
     metrics = trial.run_trial(TrialConfig.from_dict(config.to_dict()), tmp_path / "run", lambda *_: None)
     assert "clean_accuracy" in metrics
-    trial.ensure_teacher(setting, "file", "cpu", said.append, folders)
+    trial.ensure_teacher(tiny, "file", "cpu", said.append, folders)
     assert len(said) == 1, "measured once"
     put(folders, "file.safetensors", model="wrn-10-1")
-    assert trial.ensure_teacher(setting, "file", "cpu", said.append, folders).path.suffix == ".safetensors"
+    assert trial.ensure_teacher(tiny, "file", "cpu", said.append, folders).path.suffix == ".safetensors"
 
 
-def test_the_network_that_is_asked_is_the_one_in_the_file(setting: Workload, folders: Folders) -> None:
+def test_the_network_that_is_asked_is_the_one_in_the_file(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt")
-    train, _ = data.load("cifar10", setting.split, "cpu", folders.data, setting.augmentation)
+    train, _ = data.load("cifar10", tiny.split, "cpu", folders.data, tiny.augmentation)
     batch = next(train.batches(8, 0, 1))
     expected = models.build("wrn-10-1", 10, 3, 1).eval()(batch.x)
-    assert torch.equal(trial.teacher(setting, "file", train, folders).clean_logits(batch), expected)
-    half = trial.teacher(setting, "half", train, folders)
+    assert torch.equal(trial.teacher(tiny, "file", train, folders).clean_logits(batch), expected)
+    half = trial.teacher(tiny, "half", train, folders)
     assert isinstance(half.model, teachers.Half)
     assert torch.equal(half.clean_logits(batch), expected), "on a CPU it stays in single precision"
 
@@ -116,55 +81,55 @@ def test_half_precision_on_a_gpu() -> None:
     assert next(half.parameters()).dtype == torch.float16 and half(torch.rand(2, 3, 32, 32).cuda()).isfinite().all()
 
 
-def test_a_missing_teacher_says_what_to_put_where(setting: Workload, folders: Folders) -> None:
+def test_a_missing_teacher_says_what_to_put_where(tiny: Workload, folders: Folders) -> None:
     with pytest.raises(UsageError) as refused:
-        teachers.require(setting, "file", folders)
+        teachers.require(tiny, "file", folders)
     for word in ("model_cifar_wrn.pt", "its repository", "file.safetensors", folders.teachers, "--teacher-dir"):
         assert word in str(refused.value)
 
 
-def test_a_teacher_of_other_classes_is_refused_without_data(setting: Workload, folders: Folders) -> None:
+def test_a_teacher_of_other_classes_is_refused_without_data(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt", num_classes=100)
     with pytest.raises(UsageError, match="the teacher has 100 outputs, cifar10 has 10 classes"):
-        teachers.require(setting, "file", replace(folders, data="nowhere"))
+        teachers.require(tiny, "file", replace(folders, data="nowhere"))
 
 
-def test_a_teacher_below_its_floor_is_refused(setting: Workload, folders: Folders) -> None:
+def test_a_teacher_below_its_floor_is_refused(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt")
-    spec = replace(setting.teachers["file"], floor=0.78)
-    strict = replace(setting, teachers={**setting.teachers, "file": spec})
+    spec = replace(tiny.teachers["file"], floor=0.78)
+    strict = replace(tiny, teachers={**tiny.teachers, "file": spec})
     for _ in range(2):  # nothing was noted that would let it pass the second time
         with pytest.raises(UsageError, match=r"teacher file is right on \d+\.\d% of 50 clean images .* at least 78%"):
             trial.ensure_teacher(strict, "file", "cpu", lambda line: None, folders)
 
 
-def test_a_file_that_changes_is_measured_again(setting: Workload, folders: Folders) -> None:
+def test_a_file_that_changes_is_measured_again(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt")
-    before = teachers.facts(trial.ensure_teacher(setting, "file", "cpu", lambda line: None, folders))
+    before = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     torch.save(models.build("wrn-10-1", 10, 3, 2).state_dict(), Path(folders.teachers) / "model_cifar_wrn.pt")
-    after = teachers.facts(trial.ensure_teacher(setting, "file", "cpu", lambda line: None, folders))
+    after = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     assert before["sha256"] != after["sha256"]
 
 
 def test_large_networks_are_measured_on_clean_images_only_without_a_gpu(
-    setting: Workload, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    tiny: Workload, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(folders, "model_cifar_wrn.pt")
     monkeypatch.setattr(trial, "SLOW_ON_CPU", 1000)
-    facts = teachers.facts(trial.ensure_teacher(setting, "file", "cpu", lambda line: None, folders))
+    facts = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     assert "clean_accuracy" in facts and "robust_accuracy" not in facts
 
 
-def test_trained_by_name(setting: Workload, folders: Folders) -> None:
-    assert teacher_spec(setting, "train:trades:resnet-8-2") == TeacherSpec("resnet-8-2", "trades", 1, 0.1)
+def test_trained_by_name(tiny: Workload, folders: Folders) -> None:
+    assert teacher_spec(tiny, "train:trades:resnet-8-2") == TeacherSpec("resnet-8-2", "trades", 1, 0.1)
     said: list[str] = []
     for _ in range(2):
-        file = trial.ensure_teacher(setting, "train:trades:resnet-8-2", "cpu", said.append, folders)
+        file = trial.ensure_teacher(tiny, "train:trades:resnet-8-2", "cpu", said.append, folders)
     assert len(said) == 1 and file.valid() and ":" not in file.path.name
     other = Folders(
         str(files.write_cifar10(Path(folders.data) / "b", files.random_images(200), files.labels_of(200), 100))
     )
-    assert teachers.teacher_file(setting, "sat", other).path != teachers.teacher_file(setting, "sat", folders).path, (
+    assert teachers.teacher_file(tiny, "sat", other).path != teachers.teacher_file(tiny, "sat", folders).path, (
         "other data are another teacher"
     )
 
@@ -185,12 +150,12 @@ def test_names_that_are_none(name: str, message: str) -> None:
         TrialConfig.from_words({"teacher": name}, "cifar10")
 
 
-def test_a_persons_own_file_by_name(setting: Workload, folders: Folders) -> None:
+def test_a_persons_own_file_by_name(tiny: Workload, folders: Folders) -> None:
     put(folders, "mine.pth")
     name = "file:mine:wrn-10-1"
     assert TrialConfig.from_words({"teacher": name}, "tiny").teacher == name
     with pytest.raises(UsageError, match="at least 30%"):  # thrice chance
-        trial.ensure_teacher(setting, name, "cpu", lambda line: None, folders)
+        trial.ensure_teacher(tiny, name, "cpu", lambda line: None, folders)
 
 
 def test_folders_and_device_are_no_part_of_the_identity() -> None:
@@ -226,14 +191,14 @@ def test_robustbench_has_nothing_for_digits() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("robustbench") is None, reason="the extra robustbench is not installed")
-def test_robustbench_with_the_extra(folders: Folders, setting: Workload) -> None:
+def test_robustbench_with_the_extra(folders: Folders, tiny: Workload) -> None:
     model = robustbench_zoo.build("Chen2021LTD_WRN34_10", "cifar10")
     assert sum(p.numel() for p in model.parameters()) == 46_160_474
     with pytest.raises(UsageError, match="Did you mean 'Chen2021LTD_WRN34_10'"):
         robustbench_zoo.build("Chen2021LTD_WRN34_1", "cifar10")
     path = Path(folders.teachers) / "cifar10" / "Linf" / "Wong2020Fast.pt"
     with pytest.raises(UsageError, match="Wong2020Fast of RobustBench"):
-        teachers.require(setting, "robustbench:Wong2020Fast", folders)
+        teachers.require(tiny, "robustbench:Wong2020Fast", folders)
     path.parent.mkdir(parents=True)
     torch.save(robustbench_zoo.build("Wong2020Fast", "cifar10").state_dict(), path)
-    teachers.require(setting, "robustbench:Wong2020Fast", folders)
+    teachers.require(tiny, "robustbench:Wong2020Fast", folders)
