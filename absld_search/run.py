@@ -15,7 +15,7 @@ import click
 
 from absld_search import catalog
 from absld_search.words import UsageError, masked, pair
-from absld_search.workloads import SMOKE, WORKLOADS
+from absld_search.workloads import SMOKE, WORKLOADS, needs
 
 USAGE = 2
 
@@ -23,6 +23,7 @@ USAGE = 2
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", required=False)
 @click.option("--list", "list_", is_flag=True, help="The search spaces and workloads there are.")
+@click.option("--list-workloads", is_flag=True, help="Each workload with its cost and what it needs.")
 @click.option("--workload", default="digits", show_default=True, help="On what the question is asked.")
 @click.option("--smoke", is_flag=True, help="Tiny everything, the same path through the code; proves the installation.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would run, create nothing.")
@@ -32,6 +33,11 @@ USAGE = 2
 @click.option("--search-seeds", type=int, default=1, show_default=True, help="Seeds of each configuration in search.")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Fix a parameter in every arm; repeatable.")
 @click.option("--sampler", help="tpe, gp, nsga2 or random.  [default: the workload's]")
+@click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
+              show_default=True, help="Where the workload's data set lies.")  # fmt: skip
+@click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
+              show_default=True, help="Where published teachers lie.")  # fmt: skip
+@click.option("--download", is_flag=True, help="Fetch the data set into --data-dir first, with torchvision.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
@@ -51,15 +57,19 @@ def main(**words: Any) -> None:
     sys.exit(code)
 
 
-def _main(name: str | None, list_: bool, dry_run: bool, print_config: bool, **words: Any) -> int:
-    if list_:
-        return _list()
+def _main(
+    name: str | None, list_: bool, list_workloads: bool, dry_run: bool, print_config: bool, download: bool, **words: Any
+) -> int:
+    if list_ or list_workloads:
+        return _list() if list_ else _list_workloads()
     if name is None:
         raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
     entry = catalog.load(name)
     from absld_search.search import plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
+    if download:
+        preflight.download(made)
     preflight.check(made)
     from absld_search.search import describe  # only now: a refusal should not wait for SciPy
 
@@ -106,6 +116,14 @@ def _list() -> int:
     return 0
 
 
+def _list_workloads() -> int:
+    for setting in WORKLOADS.values():
+        click.echo(f"{setting.name}\n    {setting.summary}\n    a training: {setting.cost}")
+        for need in needs(setting) or ["nothing"]:
+            click.echo(f"    needs {need}")
+    return 0
+
+
 def _request(entry: catalog.Entry, **words: Any) -> Any:
     """The command line's words as a request. Raises: UsageError."""
     from absld_search.search.ledger import sqlite_url
@@ -116,6 +134,8 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
     if smoke:
         words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
+    for folder in ("data_dir", "teacher_dir"):
+        words[folder] = str(words[folder].absolute())
     words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]

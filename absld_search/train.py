@@ -1,6 +1,7 @@
 """`python -m absld_search.train`: one training, without Ray, Optuna or MLflow.
 
 python -m absld_search.train --workload digits --method absld temperature_lr=0.2
+python -m absld_search.train --workload cifar10-mini --data-dir DATA --epochs 2
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "r
 @click.option("--method", default="absld", show_default=True, help="Any of docs/METHODS.md.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed index.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--epochs", type=int, help="[default: the workload's]")
+@click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
+              show_default=True, help="Where the workload's data set lies.")  # fmt: skip
+@click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
+              show_default=True, help="Where published teachers lie.")  # fmt: skip
+@click.option("--download", is_flag=True, help="Fetch the data set into --data-dir first, with torchvision.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True,
               help="Its folder is OUT/<configuration's hash>-s<seed>; run again, it continues there.")  # fmt: skip
-def main(words: tuple[str, ...], workload: str, method: str, seed: int, device: str, out: Path) -> None:
+def main(**words: Any) -> None:
     """Train once with the hyperparameters KEY=VALUE and print its accuracies on val."""
     try:
-        metrics = _train(words, workload, method, seed, device, out)
+        metrics = _train(**words)
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -39,14 +46,24 @@ def main(words: tuple[str, ...], workload: str, method: str, seed: int, device: 
         click.echo(f"{name:<30}{value}")
 
 
-def _train(words: tuple[str, ...], workload: str, method: str, seed: int, device: str, out: Path) -> dict[str, float]:
-    from absld_search.core import trial
+def _train(
+    words: tuple[str, ...], workload: str, method: str, seed: int, device: str, epochs: int | None,
+    data_dir: Path, teacher_dir: Path, download: bool, out: Path,
+) -> dict[str, float]:  # fmt: skip
+    from absld_search.core import data, datasets, trial
+    from absld_search.core.files import Folders
     from absld_search.workloads import workload as named
 
+    setting, folders = named(workload), Folders(str(data_dir.absolute()), str(teacher_dir.absolute()))
     given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
-    config = trial.TrialConfig.from_words(given, workload, seed, device)
+    given |= {} if epochs is None else {"epochs": epochs}
+    config = trial.TrialConfig.from_words(given, workload, seed, device, folders=folders)
+    if download and setting.dataset != "digits":
+        datasets.download(setting.dataset, folders.data)
+    for line in data.counted(setting.dataset, setting.split, folders.data):
+        click.echo(line)
     for name in config.teacher_names.values():
-        trial.ensure_teacher(named(workload), name, device, click.echo)
+        trial.ensure_teacher(setting, name, device, click.echo, folders)
     click.echo(f"{method} on {workload}, seed {seed}: {out / config.key}")
     return trial.run_trial(config, out / config.key, lambda epoch, found: _line(config.schedule.epochs, epoch, found))
 

@@ -6,7 +6,7 @@ Only the confirm stage counts. Differences are taken seed by seed against the st
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,7 @@ class Answer:
     comparisons: list[Comparison]
     verdicts: list[str]  # a sentence or two for each compared measure
     caveats: list[str]
+    teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> measures on val, sha256, images
 
     @property
     def sentence(self) -> str:
@@ -103,6 +104,7 @@ def answer(tables: Tables) -> Answer:
         comparisons=comparisons,
         verdicts=_verdicts(rows, comparisons),
         caveats=_caveats(facts, rows, seeds),
+        teachers=dict(facts.get("teachers", {})),
     )
 
 

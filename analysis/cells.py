@@ -20,6 +20,11 @@ LEGEND = (
     "Worst class: the lowest class accuracy under PGD-20, n its number of test images; worst CW likewise. "
     "NSD: standard deviation / mean of the class accuracies under PGD-20, lower is fairer."
 )
+TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
+TEACHER_LEGEND = (
+    "The teachers themselves, on val (the students above: on test). A dash: not measured, because PGD-20 of a "
+    "large network needs a GPU. sha256: the first digits of the weights' hash."
+)
 COMPARISON_LEGEND = (
     "Arm minus first arm in points, paired by seed. Interval: 95 % BCa bootstrap over seeds. p: exact sign-flip test, "
     "two-sided; Holm p: corrected for the number of arms. Decided: the interval excludes 0 and Holm p < 0.05."
@@ -38,6 +43,17 @@ def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells a comparison with the first arm."""
     names = ["comparison", "measure", "difference", "95 % interval", "p", "Holm p", "seeds", "decided"]
     return names, [_comparison(comparison) for comparison in found.comparisons]
+
+
+def teachers(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row of cells a teacher."""
+    names = ["teacher", "sha256", *[COLUMNS[measure] for measure in TEACHER_COLUMNS], "images"]
+    return names, [_teacher(name, facts) for name, facts in found.teachers.items()]
+
+
+def _teacher(name: str, facts: Mapping[str, Any]) -> list[str]:
+    measured = [number(measure, facts.get(measure, math.nan)) for measure in TEACHER_COLUMNS]
+    return [name, str(facts.get("sha256", ""))[:8], *measured, f"{facts['images']:g}" if "images" in facts else MISSING]
 
 
 def choice(row: Row) -> str:

@@ -54,6 +54,7 @@ def answer_page(tables: Tables, found: Answer) -> str:
             *[_missing(f"{row.arm}: {row.reason}") for row in found.rows if row.reason],
             _note(cells.LEGEND),
             *_comparisons(found),
+            *_teachers(found),
             "<h2>Chosen parameters</h2>",
             _list(cells.choice(row) for row in found.rows if row.trial),
             "<h2>Figures</h2>",
@@ -120,6 +121,12 @@ def _comparisons(found: Answer) -> list[str]:
         _table(*cells.comparisons(found), words=(0, 1), marked=marked),
         _note(cells.COMPARISON_LEGEND),
     ]
+
+
+def _teachers(found: Answer) -> list[str]:
+    if not found.teachers:
+        return []
+    return ["<h2>Teachers</h2>", _table(*cells.teachers(found), words=(0, 1)), _note(cells.TEACHER_LEGEND)]
 
 
 def _reproduction(facts: Mapping[str, Any]) -> list[str]:

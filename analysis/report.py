@@ -41,6 +41,8 @@ def table(found: Answer, width: int = 110) -> str:
         lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
     if found.comparisons:
         lines += ["", *_aligned(*cells.comparisons(found), width)]
+    if found.teachers:
+        lines += ["", *_aligned(*cells.teachers(found), width)]
     lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
     lines += [
         "",
@@ -53,6 +55,7 @@ def table(found: Answer, width: int = 110) -> str:
 
 def markdown(found: Answer) -> str:
     """The answer as Markdown."""
+    teachers = [_markdown_table(*cells.teachers(found)), cells.TEACHER_LEGEND] if found.teachers else []
     comparisons = [_markdown_table(*cells.comparisons(found)), cells.COMPARISON_LEGEND] if found.comparisons else []
     parts = [
         f"# {_plain_markdown(found.question)}",
@@ -62,6 +65,7 @@ def markdown(found: Answer) -> str:
         _markdown_list([f"{row.arm}: {row.reason}" for row in found.rows if row.reason]),
         cells.LEGEND,
         *comparisons,
+        *teachers,
         "Chosen parameters:",
         _markdown_list([cells.choice(row) for row in found.rows if row.trial]),
         "What the answer rests on:",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from click.testing import CliRunner
 
 from absld_search import run
+from absld_search.core.files import Folders
+from absld_search.workloads import WORKLOADS, FileTeacher, TeacherSpec, Workload
+from tests import image_files as files
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,3 +39,37 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    """A small CIFAR-10 in which the class can be seen, an empty teacher folder, and a cache of its own."""
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))
+    images, labels = files.random_images(200) // 8, files.labels_of(200)
+    images += (labels * 20).astype("uint8")[:, None, None, None]
+    place = files.write_cifar10(tmp_path / "data", images, labels, 100)
+    (tmp_path / "teachers").mkdir()
+    return Folders(str(place), str(tmp_path / "teachers"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Workload:
+    """The papers' workload made tiny: same path, a small network in each role."""
+    made = replace(
+        WORKLOADS["cifar10"],
+        name="tiny",
+        student="resnet-8-2",
+        teachers={
+            "file": FileTeacher("wrn-10-1", "model_cifar_wrn.pt", "its repository", floor=0.05),
+            "half": FileTeacher("wrn-10-1", "model_cifar_wrn.pt", "its repository", floor=0.05, half=True),
+            "sat": TeacherSpec("resnet-8-2", "sat", epochs=1, learning_rate=0.1),
+        },
+        teacher="file",
+        split={"train": 0.5, "val": 0.5, "test": 1.0},
+        batch_size=25,
+        epochs=1,
+        num_steps=1,
+        teacher_epochs=1,
+    )
+    monkeypatch.setitem(WORKLOADS, "tiny", made)
+    return made

@@ -22,11 +22,21 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/train.py": (LIGHT | {CORE}, {"click"}),
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
-    "absld_search/core/files.py": (set(), set()),
+    "absld_search/core/files.py": (set(), {"platformdirs"}),
+    "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "pyarrow", "scipy"}),
+    "absld_search/core/image_cache.py": (set(), {"numpy", "filelock"}),
+    "absld_search/core/datasets.py": (
+        {"words", "core.readers", "core.image_cache", "core.files"},
+        {"numpy", "torchvision"},
+    ),
+    "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
     "absld_search/core/attacks.py": ({"core.losses"}, {"torch"}),
-    "absld_search/core/models.py": ({"words"}, {"torch"}),
-    "absld_search/core/data.py": ({"words"}, {"torch", "numpy", "sklearn"}),
+    "absld_search/core/models/": ({"words", "core.models."}, {"torch"}),
+    "absld_search/core/data.py": (
+        {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
+        {"torch", "numpy", "sklearn"},
+    ),
     "absld_search/core/metrics.py": (set(), {"numpy"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
@@ -44,9 +54,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy"},
     ),
     "absld_search/core/teachers.py": (
-        {"workloads", "core.models", "core.data", "core.files"},
-        {"torch", "safetensors", "filelock", "platformdirs"},
+        {"workloads", "words", "core.models", "core.data", "core.files", "core.teacher_files", "core.robustbench_zoo"},
+        {"torch", "safetensors", "filelock"},
     ),
+    "absld_search/core/teacher_files.py": ({"words", "core.models", "core.files"}, {"torch", "safetensors"}),
+    "absld_search/core/robustbench_zoo.py": ({"words"}, {"torch"}),
     "absld_search/core/records.py": (
         {"core.evaluation", "core.files", "core.trainer"},
         {"torch", "safetensors"},
@@ -76,7 +88,7 @@ FILES = sorted(
     path
     for folder in ("absld_search", "search_spaces", "analysis")
     for path in (ROOT / folder).rglob("*.py")
-    if path.name != "__init__.py" or path.parent.name == "methods"
+    if path.name != "__init__.py" or path.parent.name in ("methods", "models")
 )
 
 

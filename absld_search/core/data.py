@@ -11,10 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absld_search.words import require_known
+from absld_search.core import views
+from absld_search.core.datasets import IMAGE_SETS, open_images
+from absld_search.core.image_cache import Images
+from absld_search.words import UsageError, require_known
+from absld_search.workloads import PLAIN, Augmentation
 
 SPLIT_SEED = 20231205  # never changed: it decides which images are test images
-DATASETS = ("digits",)
+DATASETS = ("digits", *IMAGE_SETS)
+UNUSED = "unused"  # what fractions below one leave over
 
 
 class Batch(NamedTuple):
@@ -28,16 +33,36 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """Part of a data set: images (N, ch, H, W) in [0, 1], labels (N,), ids (N,) in the whole data set."""
+    """Part of a data set: labels (N,), ids (N,) in the whole data set, and where the pixels are.
 
-    images: Tensor
+    `pixels` are (N, ch, H, W) in [0, 1], or uint8 of the whole data set, shared by all splits and processes; then
+    image i lies at `rows[i]`.
+    """
+
+    pixels: Tensor
     labels: Tensor
     ids: Tensor
     num_classes: int
-    num_views: int = 1
+    how: Augmentation = PLAIN
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def num_views(self) -> int:
+        """How many views an image has in `batches`; 0 where they cannot be numbered."""
+        return views.count(self.how)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(ch, H, W)."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def images(self) -> Tensor:
+        """All images of the split, plain, (N, ch, H, W) in [0, 1]; for uint8 pixels this makes a copy."""
+        return self.pixels if self.rows is None else views.as_floats(self.pixels[self.rows])
 
     def batches(
         self, size: int, seed: int, epoch: int, class_probability: Callable[[], Tensor | None] = lambda: None
@@ -49,16 +74,17 @@ class Split:
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         if class_probability() is not None:
-            yield from self._drawn(size, generator, class_probability)
+            drawn = self._drawn(size, generator, class_probability)
+            yield from (self.seen(rows, epoch, stream=seed) for rows in drawn)
             return
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for rows in order.split(size):
-            yield self.at(rows)
+            yield self.seen(rows, epoch, stream=seed)
 
     def _drawn(
         self, size: int, generator: torch.Generator, class_probability: Callable[[], Tensor | None]
-    ) -> Iterator[Batch]:
-        """As many images as there are, drawn batch by batch; a class without images has no probability."""
+    ) -> Iterator[Tensor]:
+        """Rows, as many as there are, drawn batch by batch; a class without images has no probability."""
         labels = self.labels.cpu()
         counts = torch.bincount(labels, minlength=self.num_classes).double()
         for first in range(0, len(self), size):
@@ -67,61 +93,170 @@ class Split:
             per_image = (asked.detach().cpu().double() / counts.clamp_min(1))[labels]
             taken = min(size, len(self) - first)
             rows = torch.multinomial(per_image, taken, replacement=True, generator=generator)
-            yield self.at(rows.to(self.labels.device))
+            yield rows.to(self.labels.device)
 
     def at(self, rows: Tensor) -> Batch:
         """Those rows as a batch, in their plain view."""
+        rows = rows.to(self.labels.device)
         labels = self.labels[rows]
-        return Batch(self.images[rows], labels, self.ids[rows], torch.zeros_like(labels))
+        return Batch(self._pixels(rows), labels, self.ids[rows], torch.zeros_like(labels))
+
+    def seen(self, rows: Tensor, epoch: int, stream: int) -> Batch:
+        """Those rows as a batch, in the view that each image shows in this epoch of this stream."""
+        if self.rows is None or self.how == PLAIN:
+            return self.at(rows)
+        ids, where = self.ids[rows], self.rows[rows]
+        view = views.draw(ids, epoch, stream, self.how)
+        x = views.gather(self.pixels, where, view, self.how)
+        if self.how.cutout:
+            x = views.cut_out(x, ids, epoch, stream, self.how.cutout)
+        return Batch(x, self.labels[rows], ids, view)
+
+    def first(self, n: int) -> Split:
+        """Its first `n` images, which are of mixed classes."""
+        return self.part(torch.arange(min(n, len(self))))
+
+    def part(self, at: Tensor) -> Split:
+        """The images at those places (n,)."""
+        at = at.to(self.labels.device)
+        where = {"pixels": self.pixels[at]} if self.rows is None else {"rows": self.rows[at]}
+        return replace(self, labels=self.labels[at], ids=self.ids[at], **where)  # type: ignore[arg-type]
+
+    def counts(self) -> list[int]:
+        """Images of each class, (C,)."""
+        return torch.bincount(self.labels, minlength=self.num_classes).tolist()
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        return self.pixels[rows] if self.rows is None else views.as_floats(self.pixels[self.rows[rows]])
 
 
-def load(dataset: str, fractions: Mapping[str, float], device: str) -> tuple[Split, Split]:
-    """(train, val): all that search may see."""
-    parts = _splits(dataset, tuple(sorted(fractions.items())), device)
-    return parts["train"], parts["val"]
+def load(
+    dataset: str, fractions: Mapping[str, float], device: str, data_dir: str = "", how: Augmentation = PLAIN
+) -> tuple[Split, Split]:
+    """(train, val): all that search may see; `train` in the views of `how`. Raises: UsageError."""
+    parts = _splits(dataset, tuple(sorted(fractions.items())), device, data_dir)
+    return replace(parts["train"], how=how), parts["val"]
 
 
-def load_monitor(dataset: str, fractions: Mapping[str, float], share: float, device: str) -> tuple[Split, Split]:
+def load_monitor(
+    dataset: str,
+    fractions: Mapping[str, float],
+    share: float,
+    device: str,
+    data_dir: str = "",
+    how: Augmentation = PLAIN,
+) -> tuple[Split, Split]:
     """(train, monitor): train as `load` gives it, cut in two, each class by `share`, by a fixed seed."""
-    train, _ = load(dataset, fractions, device)
+    train, _ = load(dataset, fractions, device, data_dir, how)
     parts = stratified(train.labels.cpu().numpy(), {"train": 1 - share, "monitor": share}, SPLIT_SEED + 1)
-    rest, monitor = (_part(train, parts[name]) for name in ("train", "monitor"))
-    return rest, monitor
+    rest, monitor = (train.part(torch.as_tensor(parts[name])) for name in ("train", "monitor"))
+    return rest, replace(monitor, how=PLAIN)
 
 
-def _part(split: Split, rows: np.ndarray) -> Split:
-    at = torch.as_tensor(rows, device=split.labels.device)
-    return replace(split, images=split.images[at], labels=split.labels[at], ids=split.ids[at])
-
-
-def load_test(dataset: str, fractions: Mapping[str, float], device: str) -> Split:
+def load_test(dataset: str, fractions: Mapping[str, float], device: str, data_dir: str = "") -> Split:
     """The test split. Only the confirm stage, and the measuring of a person's own checkpoint, may call this."""
-    return _splits(dataset, tuple(sorted(fractions.items())), device)["test"]
+    return _splits(dataset, tuple(sorted(fractions.items())), device, data_dir)["test"]
+
+
+def class_names(dataset: str, data_dir: str = "") -> tuple[str, ...]:
+    """The classes in the order of their labels."""
+    return tuple("0123456789") if dataset == "digits" else open_images(dataset, data_dir).facts.classes
+
+
+def shape(dataset: str) -> tuple[int, int, int]:
+    """(classes, channels, pixels a side), without reading any data."""
+    return (10, 1, 8) if dataset == "digits" else (IMAGE_SETS[dataset].num_classes, 3, IMAGE_SETS[dataset].size)
+
+
+def identity(dataset: str, data_dir: str = "") -> str:
+    """What tells these images and labels from all others."""
+    return dataset if dataset == "digits" else open_images(dataset, data_dir).facts.sha256
+
+
+def facts(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> dict[str, object]:
+    """What a study records of its data: identity, and the number of images of each class in each split."""
+    parts = _splits(dataset, tuple(sorted(fractions.items())), "cpu", data_dir)
+    found: dict[str, object] = {"dataset": dataset, "counts": {name: part.counts() for name, part in parts.items()}}
+    if dataset == "digits":
+        return found
+    images = open_images(dataset, data_dir)
+    left_out = int((~images.exact[images.facts.train :]).sum())
+    return found | {"sha256": images.facts.sha256, "layout": images.facts.layout, "left_out_of_test": left_out}
+
+
+def counted(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> list[str]:
+    """A line for each split: how many images, and how many of each class."""
+    counts = facts(dataset, fractions, data_dir)["counts"]
+    assert isinstance(counts, dict)
+    return [f"{name:<8}{sum(found)} images, {_range(found)} a class" for name, found in counts.items()]
+
+
+def _range(counts: list[int]) -> str:
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 @lru_cache(maxsize=4)
-def _splits(dataset: str, fractions: tuple[tuple[str, float], ...], device: str) -> dict[str, Split]:
-    images, labels = _read(dataset)
-    rows = stratified(labels, dict(fractions), SPLIT_SEED)
-    return {name: _split(images, labels, ids, device) for name, ids in rows.items()}
-
-
-def _split(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, device: str) -> Split:
-    return Split(
-        torch.as_tensor(images[ids], dtype=torch.float32, device=device),
-        torch.as_tensor(labels[ids], dtype=torch.int64, device=device),
-        torch.as_tensor(ids, dtype=torch.int64, device=device),
-        num_classes=int(labels.max()) + 1,
-    )
-
-
-def _read(dataset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, ch, H, W) in [0, 1] and labels (N,)."""
+def _splits(
+    dataset: str, fractions: tuple[tuple[str, float], ...], device: str, data_dir: str = ""
+) -> dict[str, Split]:
     require_known("dataset", dataset, DATASETS)
+    shares = dict(fractions)
+    parts = _digits(shares, device) if dataset == "digits" else _cut(dataset, shares, device, data_dir)
+    names = class_names(dataset, data_dir)
+    for name, part in parts.items():
+        for label, number in enumerate(part.counts()):
+            if not number:
+                raise UsageError(f"split {name!r} of {dataset} has no image of class {label} ({names[label]}).")
+    return parts
+
+
+def _digits(fractions: Mapping[str, float], device: str) -> dict[str, Split]:
+    """Scikit-learn's digits, all in one pool: every part is cut from it."""
     from sklearn.datasets import load_digits  # a second of import that only the training itself should pay
 
     digits = load_digits()
-    return digits.images[:, None] / 16.0, digits.target
+    images, labels = digits.images[:, None] / 16.0, digits.target
+    return {
+        name: Split(
+            torch.as_tensor(images[ids], dtype=torch.float32, device=device),
+            torch.as_tensor(labels[ids], dtype=torch.int64, device=device),
+            torch.as_tensor(ids, dtype=torch.int64, device=device),
+            num_classes=int(labels.max()) + 1,
+        )
+        for name, ids in stratified(labels, fractions, SPLIT_SEED).items()
+    }
+
+
+def _cut(dataset: str, fractions: Mapping[str, float], device: str, data_dir: str) -> dict[str, Split]:
+    """Train, val and monitor from the official training part; test from the official test part, originals only."""
+    data = open_images(dataset, data_dir)
+    train, labels = data.facts.train, data.labels
+    inside = {name: share for name, share in fractions.items() if name != "test"}
+    rows = _shares(labels[:train], inside)
+    test = _shares(labels[train:], {"test": fractions["test"]})["test"] + train
+    rows["test"] = test[data.exact[test]]
+    pixels = _resident(dataset, data_dir, device)
+    return {name: _part(data, pixels, ids) for name, ids in rows.items()}
+
+
+def _shares(labels: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """`stratified`, for fractions that may leave something over."""
+    over = 1 - sum(fractions.values())
+    rows = stratified(labels, {**fractions, **({UNUSED: over} if over > 1e-9 else {})}, SPLIT_SEED)
+    rows.pop(UNUSED, None)
+    return rows
+
+
+def _part(data: Images, pixels: Tensor, ids: np.ndarray) -> Split:
+    where = torch.as_tensor(ids, dtype=torch.int64, device=pixels.device)
+    labels = torch.as_tensor(data.labels[ids], dtype=torch.int64, device=pixels.device)
+    return Split(pixels, labels, where, len(data.facts.classes), rows=where)
+
+
+@lru_cache(maxsize=2)
+def _resident(dataset: str, data_dir: str, device: str) -> Tensor:
+    """All pixels as uint8: on the CPU the mapped file itself, on a GPU one copy a process."""
+    return torch.from_numpy(open_images(dataset, data_dir).images).to(device)
 
 
 def stratified(labels: np.ndarray, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:

@@ -60,7 +60,7 @@ def _outcome(model: nn.Module, split: Split, name: str, eps: float, step_size: f
 
 
 def _correct(model: nn.Module, split: Split, rows: Tensor, name: str, eps: float, step_size: float) -> Tensor:
-    x, y, ids = split.images[rows], split.labels[rows], split.ids[rows]
+    x, y, ids, _ = split.at(rows)
     if name != "clean":
         loss = LOSSES[name]
         noise = start_noise(ids, x, eps)

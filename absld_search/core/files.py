@@ -6,7 +6,23 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+
+def cache_folder() -> Path:
+    """What is made once and kept, teachers and decoded images: `ABSLD_CACHE_DIR`, or the platform's place."""
+    return Path(os.environ.get("ABSLD_CACHE_DIR") or user_cache_dir("absld_search"))
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a person keeps data sets and teachers. Changes no number, and so is no part of any identity."""
+
+    data: str = ""
+    teachers: str = ""
 
 
 @contextmanager
@@ -45,3 +61,9 @@ def _sync_folder(folder: Path) -> None:
 def sha256(content: bytes) -> str:
     """The hexadecimal sha256 of `content`."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The same of a file's content, which may be larger than memory."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,30 +1,52 @@
-"""Teachers: verified files in the cache, trained once where they are missing."""
+"""Teachers: trained here once and cached, or read from a person's file; measured, and verified at every use."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_dir
 from torch import Tensor, nn
 
-from absld_search.core import models
+from absld_search.core import data, models, robustbench_zoo, teacher_files
 from absld_search.core.data import Batch, Split
-from absld_search.core.files import sha256, write_atomic
-from absld_search.workloads import TeacherSpec, Workload
+from absld_search.core.files import Folders, cache_folder, sha256, sha256_of, write_atomic
+from absld_search.words import UsageError
+from absld_search.workloads import FileTeacher, RobustBenchTeacher, TeacherSpec, Workload, teacher_spec
 
-TrainTeacher = Callable[[TeacherSpec], tuple[nn.Module, dict[str, float]]]
+NOWHERE = Folders()
 
 
-def cache_folder() -> Path:
-    """Where teachers are kept: `ABSLD_CACHE_DIR`, or the platform's cache folder for this project."""
-    return Path(os.environ.get("ABSLD_CACHE_DIR") or user_cache_dir("absld_search"))
+class Maker(Protocol):
+    """How teachers are trained and measured; handed in, so that this file knows no trainer."""
+
+    def train(self, spec: TeacherSpec) -> nn.Module: ...
+    def measure(self, model: nn.Module, floor: float) -> dict[str, float]: ...
+
+
+class Half(nn.Module):
+    """A network in half precision on a GPU, as RSLAD ran its WRN-70-16; what goes in and comes out is float.
+
+    On a CPU it stays in single precision: half precision is a hundred times slower there.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def to(self, *where: Any, **words: Any) -> Half:
+        super().to(*where, **words)
+        if next(self.model.parameters()).is_cuda:
+            self.model.half()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.to(next(self.model.parameters()).dtype)).float()
 
 
 class Network:
@@ -66,35 +88,77 @@ class TeacherFile:
     def valid(self) -> bool:
         """Whether the weights are those whose hash was noted when they were measured."""
         try:
-            noted = json.loads(self.facts.read_text())["sha256"]
-            return sha256(self.path.read_bytes()) == noted
+            return sha256_of(self.path) == json.loads(self.facts.read_text())["sha256"]
         except (OSError, ValueError, KeyError):
             return False
 
     def write(self, model: nn.Module, accuracies: dict[str, float]) -> None:
         content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in model.state_dict().items()})
         write_atomic(self.path, content)
-        write_atomic(self.facts, json.dumps({"sha256": sha256(content), **accuracies}, indent=1).encode())
+        self.note(sha256(content), accuracies)
+
+    def note(self, digest: str, accuracies: dict[str, float]) -> None:
+        write_atomic(self.facts, json.dumps({"sha256": digest, **accuracies}, indent=1).encode())
 
 
-def teacher_file(setting: Workload, name: str) -> TeacherFile:
-    """Its place in the cache: a different recipe is a different file."""
-    spec = setting.spec(name)
-    recipe = {**asdict(spec), "dataset": setting.dataset, "split": dict(setting.split), "eps": setting.eps}
-    recipe |= {"batch": setting.batch_size, "steps": setting.num_steps, "step_size": setting.step_size}
-    mark = sha256(json.dumps(recipe, sort_keys=True).encode())[:12]
-    path = cache_folder() / "teachers" / f"{setting.name}-{name}-{mark}.safetensors"
-    return TeacherFile(path, path.with_suffix(".json"))
+class Shape(NamedTuple):
+    """What a teacher of a data set takes and gives."""
+
+    num_classes: int
+    channels: int
+    size: int
 
 
-def ensure(setting: Workload, name: str, train: TrainTeacher, say: Callable[[str], None]) -> TeacherFile:
-    """The teacher's file, trained first where it is missing or damaged; of several processes one trains."""
-    file = teacher_file(setting, name)
-    file.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file.path}.lock"):
-        if not file.valid():
+def require(setting: Workload, name: str, folders: Folders) -> None:
+    """Everything about a teacher that can be known without data. Raises: UsageError saying what to put where."""
+    spec = teacher_spec(setting, name)
+    if isinstance(spec, TeacherSpec):
+        models.check_name(spec.model)
+    else:
+        _read(setting, name, folders)
+
+
+def teacher_file(setting: Workload, name: str, folders: Folders = NOWHERE) -> TeacherFile:
+    """Its place: of a person's file where it lies, of one made here in the cache, where each recipe has its own."""
+    spec, place = teacher_spec(setting, name), cache_folder() / "teachers"
+    if isinstance(spec, TeacherSpec):
+        mark = sha256(json.dumps(_recipe(setting, spec, folders), sort_keys=True).encode())[:12]
+        path = place / f"{setting.name}-{name.replace(':', '-')}-{mark}.safetensors"
+        return TeacherFile(path, path.with_suffix(".json"))
+    path = _find(setting, name, spec, folders)
+    measured: dict[str, object] = {
+        "dataset": data.identity(setting.dataset, folders.data),
+        "split": dict(setting.split),
+    }
+    measured |= {"spec": asdict(spec), "eps": setting.eps, "step": setting.eval_step_size, "file": sha256_of(path)}
+    mark = sha256(json.dumps(measured, sort_keys=True).encode())[:12]
+    return TeacherFile(path, place / f"measured-{path.stem}-{mark}.json")
+
+
+def _recipe(setting: Workload, spec: TeacherSpec, folders: Folders) -> dict[str, object]:
+    own = ("student", "epochs", "learning_rate", "defaults", "monitor", "eval_every")  # the student's own affairs
+    shared = {name: value for name, value in setting.identity().items() if name not in own}
+    images = {"data": data.identity(setting.dataset, folders.data), "split_seed": data.SPLIT_SEED}
+    return {**shared, **images, "teacher": asdict(spec)}
+
+
+def ensure(
+    setting: Workload, name: str, maker: Maker, say: Callable[[str], None], folders: Folders = NOWHERE
+) -> TeacherFile:
+    """The teacher's file, made or measured first where that is missing; of several processes one does it."""
+    spec, file = teacher_spec(setting, name), teacher_file(setting, name, folders)
+    file.facts.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file.facts.with_suffix('')}.lock"):
+        if file.valid():
+            return file
+        if isinstance(spec, TeacherSpec):
             say(f"training teacher {name} for {setting.name} (once, then kept in {file.path.parent})")
-            file.write(*train(setting.spec(name)))
+            model = maker.train(spec)
+            file.write(model, maker.measure(model, floor=0.0))
+        else:
+            say(f"measuring teacher {name} of {file.path} (once)")
+            model, digest = _read(setting, name, folders)
+            file.note(digest, maker.measure(model, spec.floor or 3 / _shape(setting).num_classes))
     return file
 
 
@@ -103,9 +167,47 @@ def facts(file: TeacherFile) -> dict[str, float | str]:
     return json.loads(file.facts.read_text())
 
 
-def load(setting: Workload, name: str, file: TeacherFile, split: Split) -> Network:
+def load(setting: Workload, name: str, file: TeacherFile, split: Split, folders: Folders = NOWHERE) -> Network:
     """The teacher on the split's device, tabulated where every image has one view."""
-    model = models.build(setting.spec(name).model, split.num_classes, split.images.shape[1], seed=0)
-    model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
-    model.to(split.images.device)
+    spec = teacher_spec(setting, name)
+    if isinstance(spec, TeacherSpec):
+        model = models.build(spec.model, split.num_classes, split.image_shape[0], 0, size=split.image_shape[1])
+        model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
+    else:
+        model, _ = _read(setting, name, folders)
+    model.to(split.labels.device)
     return Tabulated(model, split) if split.num_views == 1 else Network(model)
+
+
+def _read(setting: Workload, name: str, folders: Folders) -> tuple[nn.Module, str]:
+    """A person's file as a network of this data set, and its sha256. Raises: UsageError."""
+    spec, shape = teacher_spec(setting, name), _shape(setting)
+    assert not isinstance(spec, TeacherSpec)
+    if isinstance(spec, RobustBenchTeacher):
+        model = robustbench_zoo.build(spec.id, setting.dataset)  # first: a wrong id has no file either
+        path = _find(setting, name, spec, folders)
+    else:
+        path = _find(setting, name, spec, folders)
+        model = models.build(spec.model, shape.num_classes, shape.channels, 0, size=shape.size)
+    state, digest = teacher_files.read(path)
+    model = teacher_files.into(model, state, path, shape.num_classes, setting.dataset)
+    return (Half(model) if spec.half else model), digest
+
+
+def _find(setting: Workload, name: str, spec: FileTeacher | RobustBenchTeacher, folders: Folders) -> Path:
+    if isinstance(spec, RobustBenchTeacher):
+        folder, stems = robustbench_zoo.place(folders.teachers, setting.dataset, spec.id)
+        source = f"{spec.id} of RobustBench, {setting.dataset}, Linf"
+    else:
+        folder, stems, source = Path(folders.teachers), (name.replace(":", "-"), Path(spec.file).stem), spec.source
+    found = teacher_files.find(folder, stems)
+    if found is None:
+        raise UsageError(
+            f"--teacher-dir: teacher {name} of {setting.name} is missing. Put {stems[-1]}.pt ({source}) or "
+            f"{stems[0]}.safetensors into {folder.absolute()}, or name another folder with --teacher-dir."
+        )
+    return found
+
+
+def _shape(setting: Workload) -> Shape:
+    return Shape(*data.shape(setting.dataset))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,22 @@ from filelock import FileLock
 from torch import nn
 
 from absld_search.core import checkpoints, data, evaluation, models, records, results, teachers
-from absld_search.core.files import sha256
+from absld_search.core.files import Folders, sha256
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import Method, checked, in_range, knobs
 from absld_search.core.trainer import EpochEnd, NonFinite, Options, Schedule, Trainer, WarmUp
 from absld_search.words import UsageError, integer, number, require_known
-from absld_search.workloads import TeacherSpec, Workload, workload
+from absld_search.workloads import (
+    FILLS,
+    PLAIN,
+    Augmentation,
+    RobustBenchTeacher,
+    TeacherSpec,
+    Workload,
+    teacher_spec,
+    workload,
+)
 
-COMPUTE_VERSION = 1  # raised by hand when the same configuration would give other numbers
 SEARCH_ATTACKS = ("clean", "pgd20")
 TEST_ATTACKS = ("clean", "pgd20", "cw20")
 SCHEDULE: dict[str, dict[str, float]] = {
@@ -32,12 +40,15 @@ SCHEDULE: dict[str, dict[str, float]] = {
     "momentum": {"low": 0, "high": 1},
     "weight_decay": {"low": 0},
 }
+VIEWS = {"crop_fill": "fill", "cutout": "cutout"}  # a word -> the field of Augmentation that it sets
+FLOOR_IMAGES = 500  # on which a teacher's clean accuracy must reach its floor
+SLOW_ON_CPU = 10_000_000  # parameters from which PGD-20 on val takes hours without a GPU
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
 
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """A configuration, whole and checked, plus the seed, device and splits of one training of it."""
+    """A configuration, whole and checked, plus the seed, device, folders and splits of one training of it."""
 
     workload: str
     method: str
@@ -48,6 +59,8 @@ class TrialConfig:
     device: str = "cpu"
     test: bool = False  # the confirm stage: evaluate on test too, once, at the end
     options: Options = field(default_factory=Options)
+    augmentation: Augmentation = PLAIN
+    folders: Folders = Folders()
 
     @classmethod
     def from_words(
@@ -57,37 +70,36 @@ class TrialConfig:
         seed: int = 0,
         device: str = "cpu",
         test: bool = False,
+        folders: Folders = teachers.NOWHERE,
     ) -> TrialConfig:
         """The only gate from words to types. Raises: UsageError naming the field and the nearest word."""
         setting = workload(workload_name)
         rest = dict(words)
         method = require_known("method", str(rest.pop("method", "absld")), METHODS)
-        teacher = require_known("teacher", str(rest.pop("teacher", setting.teacher)), setting.teachers)
+        teacher = _teacher_name(setting, str(rest.pop("teacher", setting.teacher)))
         schedule = _schedule(setting, {key: rest.pop(key) for key in list(rest) if key in SCHEDULE})
+        views = _augmentation(setting, {key: rest.pop(key) for key in list(rest) if key in VIEWS})
         chosen = {key: rest.pop(key) for key in list(rest) if key in OPTIONS}
         values = _hyperparameters(setting, method, rest)
         options = _options(METHODS[method](**values), chosen)
-        return cls(workload_name, method, teacher, values, schedule, seed, device, test, options)
+        return cls(workload_name, method, teacher, values, schedule, seed, device, test, options, views, folders)
 
     @property
     def hash(self) -> str:
         """The identity of the configuration: same hash, same training at the same seed."""
-        asked = {
-            "workload": self.workload,
+        setting = workload(self.workload)
+        asked: dict[str, Any] = {
+            "workload": setting.identity(),
             "method": self.method,
-            "teacher": self.teacher if self.teacher_needed else None,
+            "teachers": {role: asdict(teacher_spec(setting, name)) for role, name in self.teacher_names.items()},
             "options": asdict(self.options),
             "start": sha256(Path(self.options.init_from).read_bytes()) if _is_file(self.options.init_from) else None,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": asdict(self.schedule),
-            "compute": COMPUTE_VERSION,
         }
+        if self.augmentation != workload(self.workload).augmentation:
+            asked["augmentation"] = asdict(self.augmentation)
         return sha256(json.dumps(asked, sort_keys=True).encode())[:16]
-
-    @property
-    def teacher_needed(self) -> bool:
-        """Whether the method asks a robust teacher at all."""
-        return "robust" in self.teacher_names
 
     @property
     def teacher_names(self) -> dict[str, str]:
@@ -121,7 +133,13 @@ class TrialConfig:
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialConfig:
         """The inverse of `to_dict`."""
         schedule = {**plain["schedule"], "milestones": tuple(plain["schedule"]["milestones"])}
-        return cls(**{**plain, "schedule": Schedule(**schedule), "options": Options(**plain["options"])})
+        typed = {
+            "schedule": Schedule(**schedule),
+            "options": Options(**plain["options"]),
+            "augmentation": Augmentation(**plain["augmentation"]),
+            "folders": Folders(**plain["folders"]),
+        }
+        return cls(**{**plain, **typed})
 
 
 def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,9 +172,33 @@ def _is_file(start: str) -> bool:
     return start.endswith(".safetensors")
 
 
+def _teacher_name(setting: Workload, name: str) -> str:
+    """`name` where a teacher goes by it; one that is trained here needs none itself. Raises: UsageError."""
+    spec = teacher_spec(setting, name)
+    if isinstance(spec, TeacherSpec):
+        models.check_name(spec.model)
+        if METHODS[require_known("method", spec.method, METHODS)].teacher_roles:
+            raise UsageError(f"teacher {name!r}: {spec.method} needs a teacher itself.")
+    elif not isinstance(spec, RobustBenchTeacher):
+        models.check_name(spec.model)
+    return name
+
+
+def _augmentation(setting: Workload, given: Mapping[str, Any]) -> Augmentation:
+    if given and setting.augmentation == PLAIN:
+        raise UsageError(f"{next(iter(given))}: workload {setting.name} shows its images as they are.")
+    values: dict[str, Any] = {}
+    for word, value in given.items():
+        if word == "crop_fill":
+            values[VIEWS[word]] = require_known(word, str(value), FILLS)
+        else:
+            values[VIEWS[word]] = in_range(word, integer(word, value), {"low": 0, "high": 64})
+    return replace(setting.augmentation, **values)
+
+
 def unknown_to(method: str, words: Iterable[str]) -> None:
     """Raises: UsageError for the first of `words` that no training of `method` knows."""
-    valid = [*knobs(METHODS[method]), *SCHEDULE, *OPTIONS, "method", "teacher"]
+    valid = [*knobs(METHODS[method]), *SCHEDULE, *VIEWS, *OPTIONS, "method", "teacher"]
     for word in words:
         require_known("parameter", word, valid)
 
@@ -196,7 +238,7 @@ class _Run:
     def __init__(self, config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float) -> None:
         self.config, self.folder, self.report = config, folder, report
         self.setting = workload(config.workload)
-        self.train, self.val = data.load(self.setting.dataset, self.setting.split, config.device)
+        self.train, self.val = _load(self.setting, config)
         self.trainer = _trainer(config, self.setting, self.train)
         self.checkpoint_seconds, self.saved_at = checkpoint_seconds, time.monotonic()
         self.log = records.EpochLog(folder / "epochs.jsonl")
@@ -234,7 +276,7 @@ class _Run:
         return {name: found}
 
     def _test(self) -> data.Split:
-        return data.load_test(self.setting.dataset, self.setting.split, self.config.device)
+        return data.load_test(self.setting.dataset, self.setting.split, self.config.device, self.config.folders.data)
 
     def write(self, outcomes: records.Outcomes, metrics: dict[str, float]) -> None:
         key = self.config.key
@@ -250,12 +292,18 @@ class _Run:
         checkpoints.remove(self.folder)
 
 
+def _load(setting: Workload, config: TrialConfig) -> tuple[data.Split, data.Split]:
+    where = config.folders.data
+    return data.load(setting.dataset, setting.split, config.device, where, config.augmentation)
+
+
 def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Trainer:
-    student = models.build(setting.student, train.num_classes, train.images.shape[1], config.seed)
+    channels, size, _ = train.image_shape
+    student = models.build(setting.student, train.num_classes, channels, config.seed, size=size)
     if _is_file(config.options.init_from):
         student.load_state_dict(safetensors.torch.load_file(config.options.init_from), strict=True)
-    method = config.build()
-    roles = {role: teacher(setting, name, train) for role, name in config.teacher_names.items()}
+    method, names = config.build(), config.teacher_names
+    roles = {role: teacher(setting, name, train, config.folders) for role, name in names.items()}
     rest, monitor = _monitored(method, config, setting, train)
     options = (config.options, config.warm_up(), monitor)
     return Trainer(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)
@@ -268,28 +316,59 @@ def _monitored(
     asks = method.measured_on() == "monitor" or config.options.averaging == "fawa"
     if not asks or not setting.monitor:
         return train, None
-    return data.load_monitor(setting.dataset, setting.split, setting.monitor, config.device)
+    where = (config.device, config.folders.data, config.augmentation)
+    return data.load_monitor(setting.dataset, setting.split, setting.monitor, *where)
 
 
-def teacher(setting: Workload, name: str, train: data.Split) -> teachers.Network:
+def teacher(setting: Workload, name: str, train: data.Split, folders: Folders = teachers.NOWHERE) -> teachers.Network:
     """The workload's teacher `name`, ready to be asked about `train`; made first where it is missing."""
-    file = ensure_teacher(setting, name, str(train.labels.device), say=lambda line: None)
-    return teachers.load(setting, name, file, train)
+    file = ensure_teacher(setting, name, str(train.labels.device), lambda line: None, folders)
+    return teachers.load(setting, name, file, train, folders)
 
 
-def ensure_teacher(setting: Workload, name: str, device: str, say: Callable[[str], None]) -> teachers.TeacherFile:
-    """The teacher's file in the cache; trained first where there is none, which `say` is told."""
-    return teachers.ensure(setting, name, lambda spec: _train_teacher(setting, spec, device), say)
+def ensure_teacher(
+    setting: Workload, name: str, device: str, say: Callable[[str], None], folders: Folders = teachers.NOWHERE
+) -> teachers.TeacherFile:
+    """The teacher's file; trained or measured first where that has not been done, which `say` is told."""
+    return teachers.ensure(setting, name, _Maker(setting, name, device, folders), say, folders)
 
 
-def _train_teacher(setting: Workload, spec: TeacherSpec, device: str) -> tuple[nn.Module, dict[str, float]]:
-    """A teacher by its recipe, and its accuracies on val."""
-    train, val = data.load(setting.dataset, setting.split, device)
-    words = {**spec.words, "method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
-    config = TrialConfig.from_words(words, setting.name, spec.seed, device)
-    model = models.build(spec.model, train.num_classes, train.images.shape[1], spec.seed).to(device)
-    method = METHODS[spec.method](**dict(config.hyperparameters))
-    torch.set_num_threads(1)  # the sums of two threads round otherwise, and everybody should get this teacher
-    Trainer(model, method, {}, train, config.schedule, spec.seed).run(lambda end: None)
-    found = evaluation.evaluate(model, val, SEARCH_ATTACKS, setting.eps, setting.eval_step_size)
-    return model, records.metrics_of({"val": found})
+@dataclass(frozen=True)
+class _Maker:
+    """How a teacher is trained, and measured on val."""
+
+    setting: Workload
+    name: str
+    device: str
+    folders: Folders
+
+    def train(self, spec: TeacherSpec) -> nn.Module:
+        """A teacher by its recipe."""
+        words = {**spec.words, "method": spec.method, "epochs": spec.epochs, "learning_rate": spec.learning_rate}
+        config = TrialConfig.from_words(words, self.setting.name, spec.seed, self.device, folders=self.folders)
+        train, _ = _load(self.setting, config)
+        channels, size, _ = train.image_shape
+        model = models.build(spec.model, train.num_classes, channels, spec.seed, size=size).to(self.device)
+        method = METHODS[spec.method](**dict(config.hyperparameters))
+        torch.set_num_threads(1)  # the sums of two threads round otherwise, and everybody should get this teacher
+        Trainer(model, method, {}, train, config.schedule, spec.seed).run(lambda end: None)
+        return model
+
+    def measure(self, model: nn.Module, floor: float) -> dict[str, float]:
+        """Its accuracies on val. Raises: UsageError where it is worse than `floor` on clean images."""
+        model = model.to(self.device)
+        _, val = data.load(self.setting.dataset, self.setting.split, self.device, self.folders.data)
+        few = val.first(FLOOR_IMAGES)
+        clean = self._evaluated(model, few, ("clean",))
+        if clean["clean_accuracy"] < floor:
+            raise UsageError(
+                f"teacher {self.name} is right on {clean['clean_accuracy']:.1%} of {len(few)} clean images of val; "
+                f"at least {floor:.0%} was expected, so these are not its weights or not its data."
+            )
+        slow = self.device == "cpu" and sum(p.numel() for p in model.parameters()) > SLOW_ON_CPU
+        found = clean if slow else self._evaluated(model, val, SEARCH_ATTACKS)
+        return {**found, "images": len(few) if slow else len(val)}
+
+    def _evaluated(self, model: nn.Module, split: data.Split, attacks: tuple[str, ...]) -> dict[str, float]:
+        found = evaluation.evaluate(model, split, attacks, self.setting.eps, self.setting.eval_step_size)
+        return records.metrics_of({"val": found})

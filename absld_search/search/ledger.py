@@ -110,6 +110,11 @@ class Ledger:
                 connection.execute(_facts.insert().values(row))
         return as_json(default) if found is None else found
 
+    def known(self, key: str) -> Any | None:
+        """The value stored under `key`, None where there is none."""
+        with self.engine.connect() as connection:
+            return read_fact(connection, self.study, key)
+
     def add_trial(self, trial: Row, jobs: Iterable[Row]) -> None:
         """A new trial and the trainings it needs, together or not at all; trainings that exist are shared."""
         with self.engine.begin() as connection:

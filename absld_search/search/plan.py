@@ -11,9 +11,10 @@ from typing import Any
 
 from absld_search.core import metrics
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS
+from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
-from absld_search.core.trial import COMPUTE_VERSION, SEARCH_ATTACKS, TrialConfig
+from absld_search.core.trial import SEARCH_ATTACKS, TrialConfig
 from absld_search.space import Choice, Distribution, LogUniform, SearchSpace, Teachers, Uniform, Value, holds
 from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload
@@ -45,6 +46,8 @@ class Request:
     address: str | None = None
     command: str = ""  # that asked for this, without passwords
     show: str = ""  # the command that opens the front
+    data_dir: str = ""
+    teacher_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,20 @@ class Plan:
 
     def config(self, words: Mapping[str, Any], seed: int, test: bool = False) -> TrialConfig:
         """One training of a configuration."""
-        return TrialConfig.from_words(words, self.setting.name, seed, self.request.device, test)
+        return TrialConfig.from_words(words, self.setting.name, seed, self.request.device, test, self.folders)
+
+    @property
+    def folders(self) -> Folders:
+        """Where data and teachers lie, on this start."""
+        return Folders(self.request.data_dir, self.request.teacher_dir)
 
     def teachers(self) -> list[str]:
         """Every teacher that a training of this study can ask for."""
         found: set[str] = set()
         for arm in self.arms:
-            how = arm.tuned.get("teacher")
-            for name in how.options if isinstance(how, Choice) else [None]:
-                words = {**arm.words, "teacher": name} if name else arm.words
-                found |= set(self.config(words, seed=0).teacher_names.values())
+            for method, teacher in itertools.product(_may_be(arm, "method"), _may_be(arm, "teacher")):
+                config = self.config({**arm.words, **method, **teacher}, seed=0)
+                found |= set(config.teacher_names.values())
         return sorted(found)
 
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
@@ -96,17 +103,21 @@ class Plan:
             **{f"words.{name}": value for name, value in arm.words.items()},
             **{f"tuned.{name}": how for name, how in tuned.items()},
             "objectives": dict(self.objectives),
-            **{f"workload.{k}": v for k, v in asdict(self.setting).items() if k not in NOT_IDENTITY},
+            **{f"workload.{name}": value for name, value in self.setting.identity().items()},
             "search_seeds": list(self.search_seeds),
             "attacks": list(KINDS),
             "evaluation_seed": EVALUATION_SEED,
-            "compute_version": COMPUTE_VERSION,
         }
 
 
 KINDS_IN_SEARCH = {KINDS[attack] for attack in SEARCH_ATTACKS}
 MEASURED = [name for name in metrics.NAMES if KINDS_IN_SEARCH & set(name.split("_"))]  # what an objective can be
-NOT_IDENTITY = ("summary", "trials", "sampler")  # of a workload: they change no number
+
+
+def _may_be(arm: Arm, name: str) -> list[dict[str, Value]]:
+    """What a parameter is in an arm: one of the choices, or what the arm or the default says."""
+    how = arm.tuned.get(name)
+    return [{name: value} for value in how.options] if isinstance(how, Choice) else [{}]
 
 
 def resolve(request: Request, space: SearchSpace) -> Plan:

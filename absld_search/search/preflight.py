@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from absld_search.core import teachers
+from absld_search.core import datasets, teachers
+from absld_search.core.files import cache_folder
 from absld_search.search import ledger as ledgers
 from absld_search.search.plan import Plan
 from absld_search.words import UsageError, masked
@@ -20,8 +21,15 @@ def check(plan: Plan) -> None:
     _check_numbers(plan)
     _check_device(plan)
     _check_writable("--out", plan.folder)
-    _check_writable("ABSLD_CACHE_DIR", teachers.cache_folder())
+    _check_writable("ABSLD_CACHE_DIR", cache_folder())
+    _check_data(plan)
     _check_storage(plan)
+
+
+def download(plan: Plan) -> None:
+    """Fetch the workload's data set, where it is not there yet. Raises: UsageError."""
+    if plan.setting.dataset in datasets.IMAGE_SETS:
+        datasets.download(plan.setting.dataset, plan.request.data_dir)
 
 
 def _check_numbers(plan: Plan) -> None:
@@ -67,6 +75,14 @@ def _check_writable(flag: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
+
+
+def _check_data(plan: Plan) -> None:
+    """The data set and every teacher's file are there and what they should be."""
+    if plan.setting.dataset in datasets.IMAGE_SETS:
+        datasets.require(plan.setting.dataset, plan.request.data_dir)
+    for name in plan.teachers():
+        teachers.require(plan.setting, name, plan.folders)
 
 
 def _check_storage(plan: Plan) -> None:

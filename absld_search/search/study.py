@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import ray
 from filelock import FileLock, Timeout
 from ray import tune
 
-from absld_search.core import results
-from absld_search.core.teachers import cache_folder
+from absld_search.core import data, results, teachers
+from absld_search.core.files import cache_folder
 from absld_search.core.trial import ensure_teacher
-from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring, chosen_trials, front_trials
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
@@ -50,6 +51,7 @@ class Study:
     def run(self) -> int:
         """Do what is left; the exit code."""
         if self.queue.ready():
+            self._data()
             self.mirroring.open()
             self._teachers()
             with self.progress, ray_session(self.plan):
@@ -63,7 +65,7 @@ class Study:
 
     def write(self) -> None:
         """`study.json` and `results/*.parquet`, from the ledger and the shards."""
-        results.write_facts(self.plan.folder, facts(self.plan))
+        results.write_facts(self.plan.folder, facts(self.plan) | self._measured())
         trials, trainings = self.ledger.trials(), self.ledger.trainings()
         joint, per_arm = front_trials(self.plan, trials)
         chosen = chosen_trials(self.plan, trials)
@@ -75,6 +77,11 @@ class Study:
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
+
+    def _measured(self) -> dict[str, Any]:
+        """What is known of data and teachers, for `study.json`."""
+        known = {name: self.ledger.known(f"teacher:{name}") for name in self.plan.teachers()}
+        return {"data": self.ledger.known("data"), "teachers": {name: found for name, found in known.items() if found}}
 
     def publish(self, report: Path, answer: Any) -> None:
         """The report's files and numbers into MLflow."""
@@ -88,10 +95,30 @@ class Study:
             lines += ["interrupted: run the same command again to continue"]
         return "\n".join(lines)
 
+    def _data(self) -> None:
+        """The data are decoded before Ray starts, and are those that the study began with."""
+        setting, where = self.plan.setting, self.plan.folders.data
+        found = data.facts(setting.dataset, setting.split, where)
+        stored = self.ledger.fact("data", found)
+        if stored != as_json(found):
+            raise UsageError(
+                f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
+            )
+        for line in data.counted(setting.dataset, setting.split, where):
+            self.progress.say(line)
+
     def _teachers(self) -> None:
-        """Make what the arms can ask for before Ray starts, so that no worker waits for another's."""
+        """Make or measure every teacher before Ray starts, so that no worker waits for another's."""
         for name in self.plan.teachers():
-            ensure_teacher(self.plan.setting, name, self.plan.request.device, self.progress.say)
+            file = ensure_teacher(
+                self.plan.setting, name, self.plan.request.device, self.progress.say, self.plan.folders
+            )
+            found = teachers.facts(file)
+            stored = self.ledger.fact(f"teacher:{name}", found)
+            if stored["sha256"] != found["sha256"]:
+                raise UsageError(
+                    f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
+                )
 
     def _tune(self) -> None:
         """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
@@ -105,7 +132,8 @@ class Study:
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
         resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
-        trainable = tune.with_parameters(train, trainings=str(self.plan.folder.absolute() / "trainings"))
+        where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
+        trainable = tune.with_parameters(train, **where)
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
@@ -234,7 +262,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "objectives": dict(plan.objectives),
         "arms": [arm.name for arm in plan.arms],
         "fixed": shared,
-        "classes": [str(c) for c in range(10)],
+        "classes": list(data.class_names(setting.dataset, request.data_dir)),
         "eps": knobs[0]["eps"],
         "search_seeds": len(plan.search_seeds),
         "confirm_seeds": len(plan.confirm_seeds),

@@ -12,12 +12,13 @@ from ray import tune
 from absld_search.core.trial import TrialConfig, run_trial
 
 
-def train(job: dict[str, Any], trainings: str) -> dict[str, Any]:
+def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[str, Any]:
     """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
 
     A failure that would repeat itself is reported, not raised: Tune retries only what the machine did.
     """
-    config = TrialConfig.from_dict(job["job"])
+    # Where data and teachers lie is a matter of this start, not of the one that queued the job.
+    config = TrialConfig.from_dict({**job["job"], "folders": folders})
     folder = Path(trainings) / job["training"]
     seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
     try:

@@ -35,6 +35,19 @@ def test_stratified_is_a_partition_in_proportion(labels: list[int], seed: int) -
         assert abs(sum(labels[i] == label for i in found["a"]) - 0.5 * total) <= 1
 
 
+@given(
+    st.lists(st.integers(0, 3), min_size=8, max_size=120),
+    st.lists(st.floats(0.01, 0.45), min_size=2, max_size=3),
+    st.integers(0, 10_000),
+)
+def test_splits_never_overlap(labels: list[int], shares: list[float], seed: int) -> None:
+    total = max(1.0, sum(shares))
+    over = 1 - sum(shares) / total
+    fractions = {f"part{i}": share / total for i, share in enumerate(shares)} | {"unused": over}
+    ids = np.concatenate(list(data.stratified(np.array(labels), fractions, seed).values()))
+    assert len(np.unique(ids)) == len(ids) == len(labels)
+
+
 def test_every_image_is_seen_once_an_epoch() -> None:
     train, _ = data.load("digits", DIGITS.split, "cpu")
     seen = torch.cat([batch.index for batch in train.batches(100, 3, 1)])

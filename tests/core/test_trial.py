@@ -104,8 +104,8 @@ def test_evaluation_does_not_disturb_training(tmp_path: Path, monkeypatch: pytes
 def test_nan_student_fails_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = trial.models.build
 
-    def poisoned(name: str, classes: int, channels: int, seed: int) -> torch.nn.Module:
-        model = real(name, classes, channels, seed)
+    def poisoned(name: str, classes: int, channels: int, seed: int, size: int) -> torch.nn.Module:
+        model = real(name, classes, channels, seed, size)
         if name == workload(SMOKE).student:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("inf"))

@@ -1,13 +1,8 @@
-"""Students and teachers by name."""
+"""A small network for small images."""
 
 from __future__ import annotations
 
-import re
-
-import torch
 from torch import Tensor, nn
-
-from absld_search.words import unknown
 
 
 class SmallCNN(nn.Module):
@@ -17,14 +12,14 @@ class SmallCNN(nn.Module):
     have it, and much of what goes wrong in attacks goes wrong there.
     """
 
-    def __init__(self, width: int, num_classes: int, channels: int) -> None:
+    def __init__(self, width: int, num_classes: int, channels: int, size: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_block(channels, width, stride=1),
             *_block(width, 2 * width, stride=2),
             *_block(2 * width, 2 * width, stride=2),
         )
-        self.linear = nn.Linear(2 * width * 4, num_classes)
+        self.linear = nn.Linear(2 * width * (size // 4) ** 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.features(x).flatten(1))
@@ -33,17 +28,3 @@ class SmallCNN(nn.Module):
 def _block(inside: int, outside: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
-
-
-def check_name(name: str) -> None:
-    """Raises: UsageError when no model goes by this name."""
-    if not re.fullmatch(r"cnn-[1-9]\d{0,2}", name):
-        raise unknown("model", name, ["cnn-8", "cnn-12", "cnn-24"])
-
-
-def build(name: str, num_classes: int, channels: int, seed: int) -> nn.Module:
-    """A model with weights that are a function of `seed` alone. `cnn-WIDTH` is a `SmallCNN`."""
-    check_name(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SmallCNN(int(name.removeprefix("cnn-")), num_classes, channels)

@@ -1,0 +1,92 @@
+"""Augmented views: which one an image shows is a function of (image, epoch, stream), and it is cut on the device.
+
+A view is a number. 0 is the plain image; the rest are the crops of the padded image, first as they are, then
+flipped: 81 crops x 2 = 162 for CIFAR's padding of 4. The bits are those of torchvision's RandomCrop,
+RandomHorizontalFlip and ToTensor for the same choice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from absld_search.workloads import Augmentation
+
+VIEW, CUTOUT = 1, 2  # salts: what is drawn for one purpose says nothing about another
+
+
+def count(how: Augmentation) -> int:
+    """How many views an image has; 0 where they cannot be numbered, so that no logit bank can hold them."""
+    return 0 if how.cutout else _crops(how) * (2 if how.flip else 1)
+
+
+def draw(ids: Tensor, epoch: int, stream: int, how: Augmentation) -> Tensor:
+    """Each image's view (B,) in this epoch, every one equally likely."""
+    return _drawn(ids, epoch, stream, VIEW) % (_crops(how) * (2 if how.flip else 1))
+
+
+def gather(pixels: Tensor, rows: Tensor, view: Tensor, how: Augmentation) -> Tensor:
+    """The views (B, ch, H, W) of `rows` of uint8 pixels (N, ch, H, W), as floats in [0, 1]."""
+    (height, width), crops, span = pixels.shape[-2:], _crops(how), 2 * how.padding + 1
+    corner = (view + crops // 2) % crops  # so that view 0 is the crop in the middle
+    windows = _padded(pixels[rows], how).unfold(2, height, 1).unfold(3, width, 1)  # (B, ch, span, span, H, W)
+    batch = torch.arange(len(rows), device=rows.device)
+    found = windows[batch, :, corner // span, corner % span]
+    return as_floats(torch.where((view >= crops)[:, None, None, None], found.flip(-1), found))
+
+
+def cut_out(x: Tensor, ids: Tensor, epoch: int, stream: int, size: int) -> Tensor:
+    """`x` (B, ch, H, W) with a square of `size` pixels blackened around a random pixel (arXiv:1708.04552)."""
+    height, width = x.shape[-2:]
+    place = _drawn(ids, epoch, stream, CUTOUT) % (height * width)
+    ys = torch.arange(height, device=x.device) - (place // width)[:, None] + size // 2
+    xs = torch.arange(width, device=x.device) - (place % width)[:, None] + size // 2
+    hidden = _inside(ys, size)[:, :, None] & _inside(xs, size)[:, None, :]
+    return x.masked_fill(hidden[:, None], 0.0)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """uint8 -> float in [0, 1]."""
+    return pixels.float().div(255)
+
+
+def _crops(how: Augmentation) -> int:
+    return (2 * how.padding + 1) ** 2
+
+
+def _padded(x: Tensor, how: Augmentation) -> Tensor:
+    """uint8 images with `padding` more pixels on each side; torch mirrors no uint8 itself."""
+    edge = how.padding
+    if how.fill == "zero":
+        return F.pad(x, (edge, edge, edge, edge))
+    ys, xs = (_mirrored(torch.arange(-edge, size + edge, device=x.device), size) for size in x.shape[-2:])
+    return x[:, :, ys][:, :, :, xs]
+
+
+def _mirrored(coordinates: Tensor, size: int) -> Tensor:
+    """Coordinates outside an image of `size` pixels, reflected at its edges without repeating them."""
+    return (size - 1) - ((size - 1) - coordinates.abs()).abs()
+
+
+def _inside(coordinates: Tensor, size: int) -> Tensor:
+    return (coordinates >= 0) & (coordinates < size)
+
+
+def _drawn(ids: Tensor, epoch: int, stream: int, salt: int) -> Tensor:
+    """A non-negative random number (B,) for each image: no state, no order, equal on every device."""
+    key = torch.tensor([stream * 16 + salt], dtype=torch.int64, device=ids.device)
+    return _mixed(_mixed(_mixed(key) + epoch) + ids) & 0x7FFFFFFFFFFFFFFF
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64 (Steele et al., OOPSLA 2014) on int64, whose products wrap as unsigned ones do."""
+    x = x + -0x61C8864680B583EB
+    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """A logical shift to the right: torch's copies the sign bit."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,178 @@
+"""Reading: every layout gives the same bytes, decoded once, and nothing that came with the data is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from absld_search.core import data, datasets, image_cache
+from absld_search.words import UsageError
+from tests import image_files as files
+
+SHARES = {"train": 0.5, "val": 0.5, "test": 1.0}
+
+
+def layouts(folder: Path, images: np.ndarray, labels: np.ndarray, test: int) -> list[Path]:
+    return [
+        files.write_cifar10(folder / "torchvision", images, labels, test),
+        files.write_parquet(folder / "parquet", images, labels, test),
+        files.write_parquet(folder / "several" / "cifar10" / "plain_text", images, labels, test).parents[1],
+    ]
+
+
+def check_layouts(folder: Path, images: np.ndarray, labels: np.ndarray, test: int) -> None:
+    identities = set()
+    for place in layouts(folder, images, labels, test):
+        for _ in range(2):  # decoded, then from the cache
+            datasets.open_images.cache_clear()
+            found = datasets.open_images("cifar10", str(place))
+            assert found.images.tobytes() == images.tobytes() and np.array_equal(found.labels, labels)
+            assert found.facts.train == len(images) - test and found.facts.classes[3] == "cat"
+            identities.add(found.facts.sha256)
+    assert len(identities) == 1, "the identity is that of the images, not of their files"
+
+
+def test_same_bytes_from_every_layout_and_the_cache(tmp_path: Path) -> None:
+    check_layouts(tmp_path, files.random_images(60), files.labels_of(60), test=20)
+
+
+@files.needs_cifar10
+def test_same_bytes_of_real_images_from_every_layout_and_the_cache(tmp_path: Path) -> None:
+    check_layouts(tmp_path, *files.real_cifar10(200, 100), test=100)
+
+
+@files.needs_cifar10
+def test_real_files_give_the_bytes_that_an_independent_decoding_gives() -> None:
+    images, labels = files.real_cifar10(150, 50)
+    found = datasets.open_images("cifar10", str(files.REAL / "cifar10"))
+    rows = np.r_[:150, 50_000:50_050]
+    assert np.array_equal(found.images[rows], images) and np.array_equal(found.labels[rows], labels)
+    assert found.images.shape == (60_000, 3, 32, 32) and found.facts.train == 50_000
+    assert set(np.bincount(found.labels[:50_000])) == {5_000}
+    test = data.load_test("cifar10", {"train": 0.9, "val": 0.1, "test": 1.0}, "cpu", str(files.REAL / "cifar10"))
+    assert len(test) == 9_980, "20 test images of these files are stand-ins, and no reported number rests on them"
+
+
+@files.needs_cifar100
+def test_real_cifar100() -> None:
+    found = datasets.open_images("cifar100", str(files.REAL / "cifar100-subset"))
+    assert found.images.shape == (12_000, 3, 32, 32) and found.labels.max() == 99
+
+
+def test_svhn_cifar100_and_tiny_imagenet(tmp_path: Path) -> None:
+    images, labels = files.random_images(40), files.labels_of(40)
+    svhn = datasets.open_images("svhn", str(files.write_svhn(tmp_path / "svhn", images, labels, 20)))
+    assert np.array_equal(svhn.images, images) and np.array_equal(svhn.labels, labels)
+    images, labels = files.random_images(300), files.labels_of(300, 100)
+    hundred = datasets.open_images("cifar100", str(files.write_cifar100(tmp_path / "c100", images, labels, 100)))
+    assert np.array_equal(hundred.images, images) and np.array_equal(hundred.labels, labels)
+    assert hundred.facts.classes[42] == "name42"
+    tiny = datasets.open_images("tiny-imagenet", str(files.write_tiny(tmp_path / "tiny")))
+    assert np.array_equal(tiny.images, files.random_images(600, size=64)) and tiny.facts.train == 400
+    assert tiny.labels[400:].tolist() == list(range(200)) and tiny.facts.classes[7] == "n00000007"
+
+
+def test_decoded_once_and_again_only_when_damaged_or_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(files.write_parquet(tmp_path / "data", files.random_images(60), files.labels_of(60), 20))
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))
+    decoded, real = [], datasets._read
+    monkeypatch.setattr(datasets, "_read", lambda *words: decoded.append(1) or real(*words))
+
+    def start() -> image_cache.Images:
+        datasets.open_images.cache_clear()
+        return datasets.open_images("cifar10", place)
+
+    first, again = start(), start()
+    assert len(decoded) == 1 and isinstance(again.images, np.memmap)
+    (stored,) = tmp_path.glob("cache/data/*/images.npy")
+    whole = stored.read_bytes()
+    for damaged in (b"", whole[:-1], whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])):
+        del first, again
+        stored.write_bytes(damaged)
+        first, again = start(), start()  # the second finds what the first has made
+        assert first.images.tobytes() == again.images.tobytes() == files.random_images(60).tobytes()
+    assert len(decoded) == 5
+    assert {entry.suffix for entry in (tmp_path / "cache" / "data").iterdir()} == {"", ".lock"}, "no temporary is left"
+    os.utime(tmp_path / "data" / "test-00000-of-00001.parquet", ns=(1, 1))
+    start()
+    assert len(decoded) == 6
+    datasets.open_images.cache_clear()
+
+
+def test_a_slip_reaches_neither_file_nor_neighbour(tmp_path: Path) -> None:
+    place = str(files.write_parquet(tmp_path, files.random_images(60), files.labels_of(60), 20))
+    found = datasets.open_images("cifar10", place)
+    found.images[0] = 0
+    datasets.open_images.cache_clear()
+    assert np.array_equal(datasets.open_images("cifar10", place).images, files.random_images(60))
+
+
+def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
+    place, canary = (
+        files.write_cifar10(tmp_path / "d", files.random_images(60), files.labels_of(60), 20),
+        tmp_path / "c",
+    )
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(canary),))
+
+    (place / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps({"data": Evil(), "labels": []}))
+    with pytest.raises(UsageError, match="mkdir"):
+        datasets.open_images("cifar10", str(place))
+    assert not canary.exists()
+    for content in (b"", b"<html>", pickle.dumps([1])[:-1]):
+        (place / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
+        with pytest.raises(UsageError, match="data_batch_3"):
+            datasets.open_images("cifar10", str(place))
+
+
+def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
+    for name, words in (
+        ("cifar10", ["cifar-10-batches-py/", "train-*.parquet", "columns img and label", "--download"]),
+        ("cifar100", ["cifar-100-python/", "fine_label"]),
+        ("svhn", ["train_32x32.mat"]),
+        ("tiny-imagenet", ["tiny-imagenet-200/"]),
+    ):
+        with pytest.raises(UsageError) as refused:
+            datasets.open_images(name, str(tmp_path / "nowhere"))
+        assert all(word in str(refused.value) for word in [*words, str(tmp_path / "nowhere"), "no such folder"])
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UsageError, match="no CIFAR-10 there"):
+        datasets.open_images("cifar10", str(tmp_path))
+
+
+def test_files_of_another_data_set_are_refused(tmp_path: Path) -> None:
+    images = files.random_images(60)
+    hundred = files.write_parquet(tmp_path / "100", images, files.labels_of(60, 100), 20, "label")
+    with pytest.raises(UsageError, match="labels go from 0 to 39, CIFAR-10 has 10 classes"):
+        datasets.open_images("cifar10", str(hundred))
+    with pytest.raises(UsageError, match="img and fine_label are needed"):
+        datasets.open_images("cifar100", str(hundred))
+    large = files.write_parquet(tmp_path / "64", files.random_images(60, size=64), files.labels_of(60), 20)
+    with pytest.raises(UsageError, match=r"images are \(3, 64, 64\)"):
+        datasets.open_images("cifar10", str(large))
+
+
+def test_a_missing_class_is_refused_by_its_name(tmp_path: Path) -> None:
+    labels = files.labels_of(100)
+    labels[(labels == 3) & (np.arange(100) >= 60)] = 4
+    place = str(files.write_cifar10(tmp_path, files.random_images(100), labels, 40))
+    with pytest.raises(UsageError, match=r"split 'test' of cifar10 has no image of class 3 \(cat\)"):
+        data.load("cifar10", SHARES, "cpu", place)
+
+
+def test_stand_ins_stay_out_of_test_alone(tmp_path: Path) -> None:
+    exact = np.arange(100) % 20 > 0
+    images, labels = files.random_images(100), files.labels_of(100) * 0
+    labels[:] = np.arange(100) // 2 % 10
+    place = str(files.write_parquet(tmp_path, images, labels, 40, exact=exact))
+    train, val = data.load("cifar10", SHARES, "cpu", place)
+    test = data.load_test("cifar10", SHARES, "cpu", place)
+    assert len(train) + len(val) == 60 and len(test) == 38
+    assert data.facts("cifar10", SHARES, place)["left_out_of_test"] == 2
+    assert exact[test.ids.numpy()].all()
