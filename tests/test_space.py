@@ -119,3 +119,9 @@ def test_passwords_are_masked() -> None:
         found = masked(f"cannot open {url} now")
         assert "hunter" not in found and "***" in found and found.endswith("now")
     assert masked("sqlite:////tmp/a@b/c.db and http://host:5000/x") == "sqlite:////tmp/a@b/c.db and http://host:5000/x"
+
+
+def test_readme_asks_every_question() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for entry in catalog.entries():
+        assert f"| `{entry.name}` | {entry.question} |" in text, entry.name
