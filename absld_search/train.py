@@ -50,22 +50,22 @@ def _train(
     words: tuple[str, ...], workload: str, method: str, seed: int, device: str, epochs: int | None,
     data_dir: Path, teacher_dir: Path, download: bool, out: Path,
 ) -> dict[str, float]:  # fmt: skip
-    from absld_search.core import data, datasets, trial
+    from absld_search.core import config, data, datasets, teacher_making, trial
     from absld_search.core.files import Folders
     from absld_search.workloads import workload as named
 
     setting, folders = named(workload), Folders(str(data_dir.absolute()), str(teacher_dir.absolute()))
     given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
     given |= {} if epochs is None else {"epochs": epochs}
-    config = trial.TrialConfig.from_words(given, workload, seed, device, folders=folders)
+    asked = config.TrialConfig.from_words(given, workload, seed, device, folders=folders)
     if download and setting.dataset != "digits":
         datasets.download(setting.dataset, folders.data)
     for line in data.counted(setting.dataset, setting.split, folders.data):
         click.echo(line)
-    for name in config.teacher_names.values():
-        trial.ensure_teacher(setting, name, device, click.echo, folders)
-    click.echo(f"{method} on {workload}, seed {seed}: {out / config.key}")
-    return trial.run_trial(config, out / config.key, lambda epoch, found: _line(config.schedule.epochs, epoch, found))
+    for name in asked.teacher_names.values():
+        teacher_making.ensure_teacher(setting, name, device, click.echo, folders)
+    click.echo(f"{method} on {workload}, seed {seed}: {out / asked.key}")
+    return trial.run_trial(asked, out / asked.key, lambda epoch, found: _line(asked.schedule.epochs, epoch, found))
 
 
 def _line(total: int, epoch: int, metrics: dict[str, float]) -> None:

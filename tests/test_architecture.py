@@ -63,6 +63,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"core.evaluation", "core.files", "core.trainer"},
         {"torch", "safetensors"},
     ),
+    "absld_search/core/config.py": (LIGHT | {CORE}, {"safetensors"}),
+    "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
     "absld_search/search/stats.py": (set(), {"numpy", "scipy"}),

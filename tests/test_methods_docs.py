@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from absld_search import methods_card
+from absld_search.core.config import TrialConfig
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
-from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.core.trial import run_trial
 from search_spaces import controls, methods
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from absld_search import run, train
-from absld_search.core import data, datasets, models, results, trial
+from absld_search.core import data, datasets, models, results, teacher_making, trial
+from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
-from absld_search.core.trial import TrialConfig
 from absld_search.workloads import PLAIN, WORKLOADS, FileTeacher, TeacherSpec, Workload, needs, workload
 from tests import image_files as files
 
@@ -198,7 +198,7 @@ def test_the_papers_setting_runs(written: Path, tmp_path: Path, monkeypatch: pyt
         {"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "model_cifar_wrn.pt"
     )
     config = TrialConfig.from_words({"method": "absld"}, "cifar10", folders=Folders(str(written), str(tmp_path)))
-    train_split, _ = trial._load(small, config)
+    train_split, _ = teacher_making.load(small, config)
     assert len(list(train_split.batches(17, 0, 1))) == 3
     metrics = trial.run_trial(config, tmp_path / "run", lambda *_: None)
     assert 0 <= metrics["robust_accuracy"] <= metrics["clean_accuracy"] <= 1

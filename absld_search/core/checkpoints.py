@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,6 +29,40 @@ def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
     for _, old in _found(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
+
+
+class Resumable(Protocol):
+    """Anything whose state can be saved after an epoch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Ended(Protocol):
+    """An epoch that has ended."""
+
+    number: int
+
+
+class Saver:
+    """Saves after an epoch, but not more often than every `seconds`, and always after the last."""
+
+    def __init__(self, what: Resumable, folder: Path, epochs: int, seconds: float = 4.0) -> None:
+        self.what, self.folder, self.epochs, self.seconds = what, folder, epochs, seconds
+        self.saved_at = time.monotonic()
+
+    def after(self, end: Ended) -> None:
+        """Call it when an epoch has ended."""
+        if end.number == self.epochs or time.monotonic() - self.saved_at >= self.seconds:
+            save(self.folder, end.number, self.what.state_dict())
+            self.saved_at = time.monotonic()
+
+
+def go_on(what: Resumable, folder: Path) -> None:
+    """Put `what` where its newest whole checkpoint is, if there is one."""
+    state = newest(folder)
+    if state is not None:
+        what.load_state_dict(state)
 
 
 def newest(folder: Path) -> dict[str, Any] | None:

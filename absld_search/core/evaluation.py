@@ -17,6 +17,7 @@ EVALUATION_SEED = 77_003  # shared by every evaluation of every study: outcomes 
 CHUNK = 500
 STEPS = 20
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"pgd20": cross_entropy, "cw20": cw_loss}
+SEARCH_ATTACKS = ("clean", "pgd20")  # what search looks at; more only on test
 KINDS = {"clean": "clean", "pgd20": "robust", "cw20": "cw"}  # attack -> the word in a metric's name
 
 

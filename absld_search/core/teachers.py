@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ NOWHERE = Folders()
 class Maker(Protocol):
     """How teachers are trained and measured; handed in, so that this file knows no trainer."""
 
-    def train(self, spec: TeacherSpec) -> nn.Module: ...
+    def train(self, spec: TeacherSpec, partial: Path) -> nn.Module: ...
     def measure(self, model: nn.Module, floor: float) -> dict[str, float]: ...
 
 
@@ -153,8 +154,10 @@ def ensure(
             return file
         if isinstance(spec, TeacherSpec):
             say(f"training teacher {name} for {setting.name} (once, then kept in {file.path.parent})")
-            model = maker.train(spec)
+            partial = file.path.with_suffix(".partial")
+            model = maker.train(spec, partial)
             file.write(model, maker.measure(model, floor=0.0))
+            shutil.rmtree(partial, ignore_errors=True)
         else:
             say(f"measuring teacher {name} of {file.path} (once)")
             model, digest = _read(setting, name, folders)

@@ -12,10 +12,9 @@ from filelock import FileLock
 
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
-from absld_search.search import fronts
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import CONFIRM, FINAL, choice, values_of
+from absld_search.search.queue import CONFIRM, FINAL, front_trials
 from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 
@@ -143,26 +142,6 @@ class Mirroring:
             uri = self.plan.request.tracking_uri
             complaint = f"MLflow at {uri} is away; the study goes on, MLflow catches up later: {error}"
             self.say(masked(complaint))
-
-
-def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:
-    """Names of the trials on the joint front of all arms, and of those on their own arm's."""
-    arms = {arm.name: [t for t in trials if t["arm"] == arm.name] for arm in plan.arms}
-    return _front(plan, trials), set().union(*(_front(plan, rows) for rows in arms.values()))
-
-
-def chosen_trials(plan: Plan, trials: list[Row]) -> set[str]:
-    """Names of the arms' choices."""
-    arms = [[trial for trial in trials if trial["arm"] == arm.name] for arm in plan.arms]
-    return {found["trial"] for found in (choice(plan, rows) for rows in arms) if found}
-
-
-def _front(plan: Plan, trials: list[Row]) -> set[str]:
-    complete = [trial for trial in trials if trial["state"] == COMPLETE]
-    if not complete:
-        return set()
-    mask = fronts.non_dominated(values_of(plan, complete), list(plan.objectives.values()))
-    return {trial["trial"] for trial, on in zip(complete, mask, strict=True) if on}
 
 
 def _means(rows: list[dict[str, float]], names: list[str]) -> dict[str, float]:

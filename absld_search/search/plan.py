@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from absld_search.core import metrics
-from absld_search.core.evaluation import EVALUATION_SEED, KINDS
+from absld_search.core.config import TrialConfig
+from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
-from absld_search.core.trial import SEARCH_ATTACKS, TrialConfig
 from absld_search.space import Choice, Distribution, LogUniform, SearchSpace, Teachers, Uniform, Value, holds
 from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload

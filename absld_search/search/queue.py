@@ -137,6 +137,26 @@ def values_of(plan: Plan, trials: list[Row]) -> list[list[float]]:
     return [[trial["objectives"][name] for name in plan.objectives] for trial in trials]
 
 
+def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:
+    """Names of the trials on the joint front of all arms, and of those on their own arm's."""
+    arms = {arm.name: [t for t in trials if t["arm"] == arm.name] for arm in plan.arms}
+    return _front(plan, trials), set().union(*(_front(plan, rows) for rows in arms.values()))
+
+
+def chosen_trials(plan: Plan, trials: list[Row]) -> set[str]:
+    """Names of the arms' choices."""
+    arms = [[trial for trial in trials if trial["arm"] == arm.name] for arm in plan.arms]
+    return {found["trial"] for found in (choice(plan, rows) for rows in arms) if found}
+
+
+def _front(plan: Plan, trials: list[Row]) -> set[str]:
+    complete = [trial for trial in trials if trial["state"] == COMPLETE]
+    if not complete:
+        return set()
+    mask = fronts.non_dominated(values_of(plan, complete), list(plan.objectives.values()))
+    return {trial["trial"] for trial, on in zip(complete, mask, strict=True) if on}
+
+
 def _job(config: Any, stage: str) -> Row:
     facts = {"training": config.key, "config": config.hash, "seed": config.seed, "stage": stage}
     return {**facts, "job": config.to_dict(), "attempts": 0, "epochs": 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -20,9 +19,10 @@ from ray import tune
 
 from absld_search.core import data, results, teachers
 from absld_search.core.files import cache_folder
-from absld_search.core.trial import ensure_teacher
+from absld_search.core.teacher_making import ensure_teacher
+from absld_search.search import tables
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
-from absld_search.search.mirroring import Mirroring, chosen_trials, front_trials
+from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
@@ -64,24 +64,11 @@ class Study:
         return FAILED_SOME if FAILED in states else DONE
 
     def write(self) -> None:
-        """`study.json` and `results/*.parquet`, from the ledger and the shards."""
-        results.write_facts(self.plan.folder, facts(self.plan) | self._measured())
-        trials, trainings = self.ledger.trials(), self.ledger.trainings()
-        joint, per_arm = front_trials(self.plan, trials)
-        chosen = chosen_trials(self.plan, trials)
-        flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen}
-        rows = [_trial_row(self.plan, trial, flags) for trial in trials]
-        columns = list(results.TRAININGS.names)
-        named = [{name: row[name] for name in columns} for row in trainings]
-        for key in results.combine(self.plan.folder, rows, named, self.plan.objectives):
+        """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
+        for key in tables.write(self.plan, self.ledger):
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
-
-    def _measured(self) -> dict[str, Any]:
-        """What is known of data and teachers, for `study.json`."""
-        known = {name: self.ledger.known(f"teacher:{name}") for name in self.plan.teachers()}
-        return {"data": self.ledger.known("data"), "teachers": {name: found for name, found in known.items() if found}}
 
     def publish(self, report: Path, answer: Any) -> None:
         """The report's files and numbers into MLflow."""
@@ -242,46 +229,3 @@ def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
     ):
         if asked > there.get(name, 0):
             raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")
-
-
-def facts(plan: Plan) -> dict[str, Any]:
-    """What the study was asked, for `study.json`."""
-    from absld_search import __version__
-
-    request, setting = plan.request, plan.setting
-    shared = dict(plan.arms[0].words.items() & set.intersection(*(set(arm.words.items()) for arm in plan.arms)))
-    knobs = [plan.config(arm.words, seed=0).hyperparameters for arm in plan.arms]
-    bounds = [k["temperature_min"] for k in knobs if "temperature_min" in k]
-    bounds += [k["temperature_max"] for k in knobs if "temperature_max" in k]
-    return {
-        "study": request.study,
-        "question": request.question,
-        "space": request.space,
-        "workload": setting.name,
-        "workload_summary": setting.summary,
-        "objectives": dict(plan.objectives),
-        "arms": [arm.name for arm in plan.arms],
-        "fixed": shared,
-        "classes": list(data.class_names(setting.dataset, request.data_dir)),
-        "eps": knobs[0]["eps"],
-        "search_seeds": len(plan.search_seeds),
-        "confirm_seeds": len(plan.confirm_seeds),
-        "command": request.command,
-        "versions": {"absld_search": __version__, **_versions()},
-        "selection": "knee point of each arm's front on val, last epoch",
-        "temperature_bounds": sorted({min(bounds), max(bounds)}) if bounds else [],
-    }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "ray", "optuna", "mlflow", "pyarrow")}
-
-
-def _trial_row(plan: Plan, trial: Row, flags: Mapping[str, set[str]]) -> Row:
-    values = trial["objectives"] or {}
-    row = {name: trial[name] for name in ("trial", "arm", "number", "config", "state", "reason")}
-    row |= {name: trial["trial"] in members for name, members in flags.items()}
-    row["params"] = json.dumps(trial["params"])
-    return row | {f"objective/{name}": values.get(name) for name in plan.objectives}

@@ -11,9 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from absld_search.core import data, models, robustbench_zoo, teachers, trial
+from absld_search.core import data, models, robustbench_zoo, teacher_making, teachers, trial
+from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
-from absld_search.core.trial import TrialConfig
 from absld_search.words import UsageError
 from absld_search.workloads import (
     WORKLOADS,
@@ -40,7 +40,7 @@ def put(folders: Folders, name: str, num_classes: int = 10, model: str = "wrn-10
 
 def test_a_training_learns_from_a_file(tiny: Workload, folders: Folders, tmp_path: Path) -> None:
     path, said = put(folders, "model_cifar_wrn.pt"), []
-    file = trial.ensure_teacher(tiny, "file", "cpu", said.append, folders)
+    file = teacher_making.ensure_teacher(tiny, "file", "cpu", said.append, folders)
     assert file.path == path and len(said) == 1 and "measuring" in said[0]
     facts = teachers.facts(file)
     assert facts["sha256"] == teachers.sha256_of(path) and facts["images"] == 50
@@ -48,10 +48,10 @@ def test_a_training_learns_from_a_file(tiny: Workload, folders: Folders, tmp_pat
     config = TrialConfig.from_words({"method": "absld"}, "tiny", folders=folders)
     metrics = trial.run_trial(TrialConfig.from_dict(config.to_dict()), tmp_path / "run", lambda *_: None)
     assert "clean_accuracy" in metrics
-    trial.ensure_teacher(tiny, "file", "cpu", said.append, folders)
+    teacher_making.ensure_teacher(tiny, "file", "cpu", said.append, folders)
     assert len(said) == 1, "measured once"
     put(folders, "file.safetensors", model="wrn-10-1")
-    assert trial.ensure_teacher(tiny, "file", "cpu", said.append, folders).path.suffix == ".safetensors"
+    assert teacher_making.ensure_teacher(tiny, "file", "cpu", said.append, folders).path.suffix == ".safetensors"
 
 
 def test_the_network_that_is_asked_is_the_one_in_the_file(tiny: Workload, folders: Folders) -> None:
@@ -59,8 +59,8 @@ def test_the_network_that_is_asked_is_the_one_in_the_file(tiny: Workload, folder
     train, _ = data.load("cifar10", tiny.split, "cpu", folders.data, tiny.augmentation)
     batch = next(train.batches(8, 0, 1))
     expected = models.build("wrn-10-1", 10, 3, 1).eval()(batch.x)
-    assert torch.equal(trial.teacher(tiny, "file", train, folders).clean_logits(batch), expected)
-    half = trial.teacher(tiny, "half", train, folders)
+    assert torch.equal(teacher_making.teacher(tiny, "file", train, folders).clean_logits(batch), expected)
+    half = teacher_making.teacher(tiny, "half", train, folders)
     assert isinstance(half.model, teachers.Half)
     assert torch.equal(half.clean_logits(batch), expected), "on a CPU it stays in single precision"
 
@@ -100,14 +100,14 @@ def test_a_teacher_below_its_floor_is_refused(tiny: Workload, folders: Folders) 
     strict = replace(tiny, teachers={**tiny.teachers, "file": spec})
     for _ in range(2):  # nothing was noted that would let it pass the second time
         with pytest.raises(UsageError, match=r"teacher file is right on \d+\.\d% of 50 clean images .* at least 78%"):
-            trial.ensure_teacher(strict, "file", "cpu", lambda line: None, folders)
+            teacher_making.ensure_teacher(strict, "file", "cpu", lambda line: None, folders)
 
 
 def test_a_file_that_changes_is_measured_again(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt")
-    before = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
+    before = teachers.facts(teacher_making.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     torch.save(models.build("wrn-10-1", 10, 3, 2).state_dict(), Path(folders.teachers) / "model_cifar_wrn.pt")
-    after = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
+    after = teachers.facts(teacher_making.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     assert before["sha256"] != after["sha256"]
 
 
@@ -115,8 +115,8 @@ def test_large_networks_are_measured_on_clean_images_only_without_a_gpu(
     tiny: Workload, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(folders, "model_cifar_wrn.pt")
-    monkeypatch.setattr(trial, "SLOW_ON_CPU", 1000)
-    facts = teachers.facts(trial.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
+    monkeypatch.setattr(teacher_making, "SLOW_ON_CPU", 1000)
+    facts = teachers.facts(teacher_making.ensure_teacher(tiny, "file", "cpu", lambda line: None, folders))
     assert "clean_accuracy" in facts and "robust_accuracy" not in facts
 
 
@@ -124,7 +124,7 @@ def test_trained_by_name(tiny: Workload, folders: Folders) -> None:
     assert teacher_spec(tiny, "train:trades:resnet-8-2") == TeacherSpec("resnet-8-2", "trades", 1, 0.1)
     said: list[str] = []
     for _ in range(2):
-        file = trial.ensure_teacher(tiny, "train:trades:resnet-8-2", "cpu", said.append, folders)
+        file = teacher_making.ensure_teacher(tiny, "train:trades:resnet-8-2", "cpu", said.append, folders)
     assert len(said) == 1 and file.valid() and ":" not in file.path.name
     other = Folders(
         str(files.write_cifar10(Path(folders.data) / "b", files.random_images(200), files.labels_of(200), 100))
@@ -155,7 +155,7 @@ def test_a_persons_own_file_by_name(tiny: Workload, folders: Folders) -> None:
     name = "file:mine:wrn-10-1"
     assert TrialConfig.from_words({"teacher": name}, "tiny").teacher == name
     with pytest.raises(UsageError, match="at least 30%"):  # thrice chance
-        trial.ensure_teacher(tiny, name, "cpu", lambda line: None, folders)
+        teacher_making.ensure_teacher(tiny, name, "cpu", lambda line: None, folders)
 
 
 def test_folders_and_device_are_no_part_of_the_identity() -> None:

@@ -10,10 +10,11 @@ import torch
 
 from absld_search.core import data, models
 from absld_search.core.averaging import WeightAverage
+from absld_search.core.config import TrialConfig
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import Epoch
 from absld_search.core.trainer import NonFinite, Options, Schedule, WarmUp
-from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.core.trial import run_trial
 from absld_search.words import UsageError
 from absld_search.workloads import DIGITS
 from tests.core.zoo import equal, same, small, trainer

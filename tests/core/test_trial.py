@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from absld_search.core import checkpoints, records, results, teachers, trial
+from absld_search.core import checkpoints, records, results, teacher_making, teachers, trial
+from absld_search.core.config import TrialConfig
+from absld_search.core.files import Folders
 from absld_search.core.trainer import NonFinite
-from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.core.trial import run_trial
 from absld_search.words import UsageError
 from absld_search.workloads import workload
 
@@ -111,7 +115,7 @@ def test_nan_student_fails_with_a_reason(tmp_path: Path, monkeypatch: pytest.Mon
                 next(model.parameters()).fill_(float("inf"))
         return model
 
-    trial.ensure_teacher(workload(SMOKE), "trades-wide", "cpu", say=lambda line: None)
+    teacher_making.ensure_teacher(workload(SMOKE), "trades-wide", "cpu", say=lambda line: None)
     monkeypatch.setattr(trial.models, "build", poisoned)
     with pytest.raises(NonFinite, match="nonfinite:loss@1"):
         run_trial(config(), tmp_path, lambda *_: None)
@@ -163,14 +167,14 @@ def test_every_seed_gives_the_same_start_to_every_arm(tmp_path: Path) -> None:
 
 def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
     setting, said = workload(SMOKE), []
-    file = trial.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
-    trial.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
+    file = teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
+    teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
     assert len(said) == 1 and "sat-narrow" in said[0]
     facts = teachers.facts(file)
     assert set(facts) >= {"sha256", "clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy"}
     file.path.write_bytes(file.path.read_bytes()[:-1] + b"x")
     assert not file.valid()
-    trial.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
+    teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
     assert len(said) == 2 and file.valid()
     assert teachers.facts(file)["sha256"] == facts["sha256"], "the recipe is deterministic"
 
@@ -178,7 +182,7 @@ def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
 def test_tabulated_teacher_says_what_the_network_says() -> None:
     setting = workload(SMOKE)
     train, _ = trial.data.load(setting.dataset, setting.split, "cpu")
-    tabulated = trial.teacher(setting, "trades-wide", train)
+    tabulated = teacher_making.teacher(setting, "trades-wide", train)
     batch = next(train.batches(64, 0, 1))
     asked = teachers.Network(tabulated.model).clean_logits(batch)
     assert torch.allclose(tabulated.clean_logits(batch), asked, atol=1e-5)
@@ -213,3 +217,25 @@ def test_a_pickle_in_place_of_a_checkpoint_never_runs(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         checkpoints.newest(tmp_path)
     assert not canary.exists()
+
+
+def test_a_killed_teacher_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, spec = workload(SMOKE), replace(workload(SMOKE).teachers["sat-narrow"], epochs=4)
+    maker = teacher_making._Maker(setting, "sat-narrow", "cpu", Folders())
+    whole = maker.train(spec, tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "Saver", functools.partial(checkpoints.Saver, seconds=0))
+    real, seen = teacher_making.Trainer.run_epoch, []
+
+    def killed_in_the_third(self: teacher_making.Trainer) -> object:
+        seen.append(self.epoch + 1)
+        if seen == [1, 2, 3]:
+            raise Killed
+        return real(self)
+
+    monkeypatch.setattr(teacher_making.Trainer, "run_epoch", killed_in_the_third)
+    with pytest.raises(Killed):
+        maker.train(spec, tmp_path / "partial")
+    rest = maker.train(spec, tmp_path / "partial")
+    assert seen == [1, 2, 3, 3, 4]
+    pairs = zip(whole.state_dict().values(), rest.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

@@ -7,8 +7,8 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from absld_search.core.records import EpochLog
-from absld_search.search.mirroring import Mirroring, front_trials
-from absld_search.search.queue import Queue
+from absld_search.search.mirroring import Mirroring
+from absld_search.search.queue import Queue, front_trials
 from absld_search.search.tracking import store_uri
 from tests.search.requests import plan, pretend
 from tests.search.test_queue import open_queue

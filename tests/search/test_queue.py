@@ -12,7 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from absld_search.search import fronts, mirroring
+from absld_search.search import fronts
+from absld_search.search import queue as queues
 from absld_search.search.arm_study import SAMPLERS, ArmStudy, open_storage
 from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
 from absld_search.search.plan import Plan
@@ -116,7 +117,7 @@ def test_fronts_and_optuna_agree(tmp_path: Path) -> None:
     queue = open_queue(plan(tmp_path))
     drain(queue)
     trials = queue.ledger.trials()
-    joint, per_arm = mirroring.front_trials(queue.plan, trials)
+    joint, per_arm = queues.front_trials(queue.plan, trials)
     for arm, study in queue.studies.items():
         best = {f"{arm}-{trial.number:03d}" for trial in study.study.best_trials}
         assert best == {name for name in per_arm if name.startswith(arm)}

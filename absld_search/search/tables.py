@@ -1,0 +1,70 @@
+"""The ledger as files: `study.json`, what was asked, and `results/*.parquet`, what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from absld_search import __version__
+from absld_search.core import data, results
+from absld_search.search.ledger import Ledger, Row
+from absld_search.search.plan import Plan
+from absld_search.search.queue import chosen_trials, front_trials
+
+
+def write(plan: Plan, ledger: Ledger) -> list[str]:
+    """Write them; the keys of complete trainings whose shard is missing or damaged."""
+    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
+    trials, trainings = ledger.trials(), ledger.trainings()
+    joint, per_arm = front_trials(plan, trials)
+    flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
+    rows = [_trial_row(plan, trial, flags) for trial in trials]
+    named = [{name: row[name] for name in results.TRAININGS.names} for row in trainings]
+    return results.combine(plan.folder, rows, named, plan.objectives)
+
+
+def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:
+    """What is known of data and teachers."""
+    known = {name: ledger.known(f"teacher:{name}") for name in plan.teachers()}
+    return {"data": ledger.known("data"), "teachers": {name: found for name, found in known.items() if found}}
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What the study was asked, for `study.json`."""
+    request, setting = plan.request, plan.setting
+    shared = dict(plan.arms[0].words.items() & set.intersection(*(set(arm.words.items()) for arm in plan.arms)))
+    knobs = [plan.config(arm.words, seed=0).hyperparameters for arm in plan.arms]
+    bounds = [k["temperature_min"] for k in knobs if "temperature_min" in k]
+    bounds += [k["temperature_max"] for k in knobs if "temperature_max" in k]
+    return {
+        "study": request.study,
+        "question": request.question,
+        "space": request.space,
+        "workload": setting.name,
+        "workload_summary": setting.summary,
+        "objectives": dict(plan.objectives),
+        "arms": [arm.name for arm in plan.arms],
+        "fixed": shared,
+        "classes": list(data.class_names(setting.dataset, request.data_dir)),
+        "eps": knobs[0]["eps"],
+        "search_seeds": len(plan.search_seeds),
+        "confirm_seeds": len(plan.confirm_seeds),
+        "command": request.command,
+        "versions": {"absld_search": __version__, **_versions()},
+        "selection": "knee point of each arm's front on val, last epoch",
+        "temperature_bounds": sorted({min(bounds), max(bounds)}) if bounds else [],
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "ray", "optuna", "mlflow", "pyarrow")}
+
+
+def _trial_row(plan: Plan, trial: Row, flags: Mapping[str, set[str]]) -> Row:
+    values = trial["objectives"] or {}
+    row = {name: trial[name] for name in ("trial", "arm", "number", "config", "state", "reason")}
+    row |= {name: trial["trial"] in members for name, members in flags.items()}
+    row["params"] = json.dumps(trial["params"])
+    return row | {f"objective/{name}": values.get(name) for name in plan.objectives}
