@@ -24,6 +24,7 @@ MEASURES = (
     "cw_accuracy",
     "worst_class_cw_accuracy",
     "robust_nsd",
+    "minutes",
 )
 COMPARED = ("worst_class_robust_accuracy", "robust_accuracy")
 

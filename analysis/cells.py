@@ -14,11 +14,12 @@ COLUMNS = {  # measure -> heading; accuracies in per cent
     "cw_accuracy": "CW",
     "worst_class_cw_accuracy": "worst CW",
     "robust_nsd": "NSD",
+    "minutes": "min",
 }
 LEGEND = (
     "On test: mean ± sd over the confirm seeds. Clean, robust (PGD-20) and CW: accuracy in % of images. "
     "Worst class: the lowest class accuracy under PGD-20, n its number of test images; worst CW likewise. "
-    "NSD: standard deviation / mean of the class accuracies under PGD-20, lower is fairer."
+    "NSD: standard deviation / mean of the class accuracies under PGD-20, lower is fairer. Min: minutes of a training."
 )
 TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
 TEACHER_LEGEND = (
@@ -75,6 +76,8 @@ def number(measure: str, value: float) -> str:
     """A value of a measure, in per cent where the measure is a fraction."""
     if not math.isfinite(value):
         return MISSING
+    if measure == "minutes":
+        return f"{value:.2f}"
     return f"{100 * value:.1f}" if in_per_cent(measure) else f"{value:.3f}"
 
 

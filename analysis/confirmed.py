@@ -46,13 +46,17 @@ def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     found: dict[str, dict[int, Seed]] = {}
     for arm in tables.facts["arms"]:
         complete = [row for row in confirm_trainings(tables, arm) if row["state"] == "COMPLETE"]
-        of_arm = {row["seed"]: images.filter(pc.field("training") == row["training"]) for row in complete}
-        found[arm] = {seed: _seed(rows, num_classes) for seed, rows in of_arm.items() if rows.num_rows}
+        of_arm = {row["seed"]: (images.filter(pc.field("training") == row["training"]), row) for row in complete}
+        found[arm] = {
+            seed: _seed(rows, num_classes, training["seconds"])
+            for seed, (rows, training) in of_arm.items()
+            if rows.num_rows
+        }
     return found
 
 
-def _seed(images: pa.Table, num_classes: int) -> Seed:
-    measures: dict[str, float] = {}
+def _seed(images: pa.Table, num_classes: int, seconds: float | None) -> Seed:
+    measures: dict[str, float] = {} if seconds is None else {"minutes": seconds / 60}
     robust, n = np.full(num_classes, np.nan), np.zeros(num_classes, dtype=np.int64)
     for attack, kind in KINDS.items():
         rows = images.filter(pc.field("attack") == attack)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,20 @@ class LedgerSearcher(Searcher):
     def __init__(self, queue: Queue, observer: Observer) -> None:
         super().__init__(metric=None, mode=None)  # Tune must not judge the metrics: the queue does
         self.queue, self.observer = queue, observer
-        self.live: dict[str, tuple[Row, float]] = {}  # Tune's trial id -> (training, when it started)
+        self.live: dict[str, Row] = {}  # Tune's trial id -> its training
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A training for Tune's new trial; None: ask later; FINISHED: there is nothing left."""
         row = self.queue.take()
         if row is None:
             return Searcher.FINISHED if self.queue.finished() else None
-        self.live[trial_id] = (row, time.monotonic())
+        self.live[trial_id] = row
         self.observer.started(row)
         return {"training": row["training"], "job": row["job"]}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch has ended."""
-        row, _ = self.live[trial_id]
+        row = self.live[trial_id]
         if "epoch" in result:
             self.observer.epoch(row["training"], result["epoch"], _below("metrics/", result))
 
@@ -44,11 +43,11 @@ class LedgerSearcher(Searcher):
         """A training has ended, well (`final` in its last report) or not."""
         if trial_id not in self.live:
             return
-        row, since = self.live.pop(trial_id)
+        row = self.live.pop(trial_id)
         last = dict(result or {})
         metrics = None if error else _below("final/", last) or None
         reason = "" if metrics else str(last.get("failed") or "crashed: see Ray's logs")
-        facts = {"epochs": int(last.get("epochs", 0)), "seconds": time.monotonic() - since}
+        facts = {"epochs": int(last.get("epochs", 0)), "seconds": last.get("seconds")}
         decided = self.queue.done(row["training"], metrics, reason, **facts)
         (ended,) = self.queue.ledger.trainings(training=row["training"])
         self.observer.training_done(ended)

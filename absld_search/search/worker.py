@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[
     config = TrialConfig.from_dict({**job["job"], "folders": folders})
     folder = Path(trainings) / job["training"]
     seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
+    began = time.monotonic()
     try:
         metrics = run_trial(config, folder, _report, seconds)
     except ArithmeticError as error:
@@ -29,7 +31,7 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[
         raise  # what the machine did, not the configuration
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}", "epochs": 0}
-    return {"final": metrics, "epochs": config.schedule.epochs}
+    return {"final": metrics, "epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
 
 
 def _report(epoch: int, metrics: dict[str, float]) -> None:
