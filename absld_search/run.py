@@ -17,7 +17,7 @@ from absld_search import catalog
 from absld_search.words import UsageError, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 
-USAGE = 2
+USAGE, INTERRUPTED = 2, 75
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +54,9 @@ def main(**words: Any) -> None:
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         code = USAGE
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to continue", err=True)
+        code = INTERRUPTED
     sys.exit(code)
 
 
@@ -99,9 +102,6 @@ def _carry_out(made: Any) -> int:
     except study.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
-    except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to continue", err=True)
-        return study.INTERRUPTED
     return code
 
 
@@ -139,7 +139,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]
-    show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)])])
+    show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)]), "--study", study])
     words["tracking_uri"] = words["tracking_uri"] or sqlite_url(out / "mlflow.db")
     words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
     command = masked(shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]]))

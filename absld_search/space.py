@@ -64,8 +64,8 @@ class SearchSpace:
     `objectives` maps metric names to "max" or "min".
     """
 
-    fixed: Mapping[str, Value]
-    arms: Mapping[str, Mapping[str, Value]]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     tuned: Mapping[str, Distribution] = field(default_factory=dict)
     objectives: Mapping[str, str] = field(
         default_factory=lambda: {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}

@@ -38,6 +38,9 @@ def main(**words: Any) -> None:
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to continue", err=True)
+        sys.exit(75)
     except ArithmeticError as error:
         click.echo(f"failed: {error}", err=True)
         sys.exit(3)
@@ -50,10 +53,14 @@ def _train(
     words: tuple[str, ...], workload: str, method: str, seed: int, device: str, epochs: int | None,
     data_dir: Path, teacher_dir: Path, download: bool, out: Path,
 ) -> dict[str, float]:  # fmt: skip
+    import torch
+
     from absld_search.core import config, data, datasets, teacher_making, trial
     from absld_search.core.files import Folders
     from absld_search.workloads import workload as named
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no GPU that torch can use.")
     setting, folders = named(workload), Folders(str(data_dir.absolute()), str(teacher_dir.absolute()))
     given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
     given |= {} if epochs is None else {"epochs": epochs}

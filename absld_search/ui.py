@@ -43,37 +43,39 @@ class Refusal(click.ClickException):
               help="The folder that studies were written to.")  # fmt: skip
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI",
               help="Another MLflow store or server.  [env: MLFLOW_TRACKING_URI; default: OUT/mlflow.db]")  # fmt: skip
+@click.option("--study", help="A study's name.  [default: the newest]")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True,
               help="Taken as it is when given; else the next free one is used.")  # fmt: skip
 @click.pass_context
-def main(context: click.Context, out: Path, tracking_uri: str | None, port: int) -> None:
-    """Show the Pareto front of the newest study in MLflow."""
+def main(context: click.Context, out: Path, tracking_uri: str | None, study: str | None, port: int) -> None:
+    """Show a study's Pareto front in MLflow."""
     from absld_search.search import tracking  # takes a second, which --help need not pay
 
     uri = tracking_uri or tracking.store_uri(out)
-    study = _newest_study(uri)
+    experiment = _experiment(uri, study)
     if tracking.is_server(uri):
-        click.echo(tracking.link(uri, study))
+        click.echo(tracking.link(uri, experiment))
         return
     strict = context.get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = _free_port(port, strict)
-    _serve(uri, port, tracking.link(f"http://{HOST}:{port}", study))
+    _serve(uri, port, tracking.link(f"http://{HOST}:{port}", experiment))
 
 
-def _newest_study(uri: str) -> str:
+def _experiment(uri: str, study: str | None) -> str:
     from absld_search.search import tracking
 
     file = tracking.store_file(uri)
     if file is not None and not file.is_file():
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
     try:
-        study = tracking.newest_experiment(uri)
+        found = tracking.newest_experiment(uri, study)
     except (*tracking.MIRROR_ERRORS, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise Refusal(masked(f"cannot read the MLflow store {uri}: {reason}")) from error
-    if study is None:
-        raise Refusal(f"the MLflow store {masked(uri)} holds no study. Run one with `make run`.")
-    return study
+    if found is None:
+        what = f"no study {study!r}" if study else "no study. Run one with `make run`"
+        raise Refusal(f"the MLflow store {masked(uri)} holds {what}.")
+    return found
 
 
 def _free_port(first: int, strict: bool) -> int:
@@ -104,7 +106,7 @@ def _serve(uri: str, port: int, link: str) -> None:
         server = _start(uri, port, words)
         try:
             _wait_until_it_answers(server, port, words)
-            click.echo(f"Pareto front of the newest study (Ctrl-C ends the server): {link}")
+            click.echo(f"Pareto front (Ctrl-C ends the server): {link}")
             server.wait()
             raise click.ClickException(f"the MLflow server ended by itself:\n{_tail(words)}")
         finally:

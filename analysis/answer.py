@@ -44,7 +44,8 @@ class Row:
 
     arm: str
     trial: str | None
-    params: dict[str, Any]
+    words: dict[str, Any]  # what makes it this arm
+    params: dict[str, Any]  # what its search chose
     seeds: int
     searched: int  # complete trials of the arm's search
     measures: dict[str, Spread]  # by names of MEASURES; absent where not measured
@@ -103,10 +104,16 @@ def answer(tables: Tables) -> Answer:
         workload=facts["workload"],
         rows=rows,
         comparisons=comparisons,
-        verdicts=_verdicts(rows, comparisons),
+        verdicts=[*_smoke(facts["workload"]), *_verdicts(rows, comparisons)],
         caveats=_caveats(facts, rows, seeds),
         teachers=dict(facts.get("teachers", {})),
     )
+
+
+def _smoke(workload: str) -> list[str]:
+    if not workload.endswith("-smoke"):
+        return []
+    return ["SMOKE: this run proves the installation, its numbers mean nothing."]
 
 
 def _row(tables: Tables, arm: str, seeds: Mapping[int, Seed]) -> Row:
@@ -118,6 +125,7 @@ def _row(tables: Tables, arm: str, seeds: Mapping[int, Seed]) -> Row:
     return Row(
         arm=arm,
         trial=trial["trial"] if trial else None,
+        words=dict(tables.facts.get("arm_words", {}).get(arm, {})),
         params=json.loads(trial["params"]) if trial else {},
         seeds=len(seeds),
         searched=tables.trials.filter(complete).num_rows,

@@ -58,8 +58,9 @@ def _teacher(name: str, facts: Mapping[str, Any]) -> list[str]:
 
 
 def choice(row: Row) -> str:
-    """An arm's chosen parameters, in one line."""
-    return f"{row.arm}: {parameters(row.params) or 'nothing to tune'}"
+    """What an arm is, and what its search chose, in one line."""
+    is_, chose = parameters(row.words) or "nothing changed", parameters(row.params)
+    return f"{row.arm}: {is_}; {f'chosen: {chose}' if chose else 'nothing to tune'}"
 
 
 def parameters(params: Mapping[str, Any]) -> str:

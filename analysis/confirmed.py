@@ -43,9 +43,15 @@ def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     """Arm -> seed -> what its confirm training reached on test; every arm of the study is a key."""
     num_classes = len(tables.facts["classes"])
     images = tables.images.filter(pc.field("split") == "test")
+    # A study that was asked for more seeds before may hold some arms' and not the others'.
+    indices = tables.facts.get("confirm_seed_indices")
+
+    def asked(seed: int) -> bool:
+        return indices is None or seed in indices
+
     found: dict[str, dict[int, Seed]] = {}
     for arm in tables.facts["arms"]:
-        complete = [row for row in confirm_trainings(tables, arm) if row["state"] == "COMPLETE"]
+        complete = [row for row in confirm_trainings(tables, arm) if row["state"] == "COMPLETE" and asked(row["seed"])]
         of_arm = {row["seed"]: (images.filter(pc.field("training") == row["training"]), row) for row in complete}
         found[arm] = {
             seed: _seed(rows, num_classes, training["seconds"])

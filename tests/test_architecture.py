@@ -19,7 +19,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/workloads.py": ({"words"}, set()),
     "absld_search/catalog.py": ({"space", "words", "search_spaces"}, set()),
     "absld_search/run.py": (LIGHT | {"catalog", "search.", "analysis."}, {"click", "rich"}),
-    "absld_search/train.py": (LIGHT | {CORE}, {"click"}),
+    "absld_search/train.py": (LIGHT | {CORE}, {"click", "torch"}),
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
     "absld_search/core/files.py": (set(), {"platformdirs"}),

@@ -10,7 +10,7 @@ from absld_search.search import stats
 from absld_search.search.ledger import as_json
 from absld_search.search.plan import Plan
 from absld_search.words import masked
-from absld_search.workloads import WORKLOADS
+from absld_search.workloads import SMOKE, WORKLOADS
 
 ALPHA = 0.05
 
@@ -29,6 +29,11 @@ def opening(plan: Plan) -> str:
             f"  confirm    {_confirm(plan)}",
             f"  results    {plan.folder}",
             f"  workloads  others: {others}",
+            *(
+                ["  SMOKE      proves the installation; its numbers mean nothing"]
+                if setting.name.endswith(SMOKE)
+                else []
+            ),
         ]
     )
 
@@ -70,6 +75,7 @@ def sampled(plan: Plan, count: int = 3) -> str:
         study = ArmStudy(plan, arm, optuna.storages.InMemoryStorage())
         for _ in range(min(count, arm.trials)):
             number, params = study.ask()
-            shown = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
-            lines.append(f"  {arm.name}-{number:03d}  {shown or 'nothing to tune'}")
+            words = {**arm.words, **params}
+            shown = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in words.items())
+            lines.append(f"  {arm.name}-{number:03d}  {shown}")
     return "\n".join(["first configurations:", *lines, "dry run: nothing was created."])

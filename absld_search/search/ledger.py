@@ -143,6 +143,13 @@ class Ledger:
         with self.engine.begin() as connection:
             return self._change(connection, _trainings.c.state, RUNNING, {"state": WAITING})
 
+    def forget_waiting(self, stage: str, keep: Iterable[int]) -> None:
+        """Take waiting trainings of a stage off the queue whose seed is no longer asked for."""
+        table = _trainings
+        with self.engine.begin() as connection:
+            mine = (table.c.study == self.study) & (table.c.stage == stage) & (table.c.state == WAITING)
+            connection.execute(table.delete().where(mine, table.c.seed.not_in(list(keep))))
+
     def finish_training(self, training: str, **changes: Any) -> None:
         """Its final state, reason, epochs, seconds and metrics."""
         with self.engine.begin() as connection:

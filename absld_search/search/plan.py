@@ -142,7 +142,8 @@ def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, tri
     for key in request.set:
         if key in space.tuned or any(key in changes for changes in space.arms.values()):
             role = "tuned" if key in space.tuned else "set by the arms"
-            raise UsageError(f"--set {key}: {request.space} already says what it is ({role}); it can't be fixed too.")
+            already = f"the space {request.space} already says what it is ({role})"
+            raise UsageError(f"--set {key}: {already}. Change it in a copy of the space.")
     words = {**space.words(name), **request.set}
     tuned = {key: _settled(how, setting) for key, how in space.searched(name).items()}
     if not tuned:

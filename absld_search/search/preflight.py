@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def _check_device(plan: Plan) -> None:
     """Ray waits for ever for what a machine does not have; a cluster's machines are asked once it is joined."""
     request = plan.request
     if request.address:
-        return
+        return _check_address(request.address)
     cores = os.cpu_count() or 1
     if request.cpus_per_trial > cores:
         raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
@@ -57,6 +58,17 @@ def _check_device(plan: Plan) -> None:
         if seen < max(request.gpus_per_trial, 1 if request.device == "cuda" else 0):
             flag = f"--gpus-per-trial {request.gpus_per_trial:g}" if request.gpus_per_trial > 0 else "--device cuda"
             raise UsageError(f"{flag}: this machine has {seen} GPUs that torch can use.")
+
+
+def _check_address(address: str) -> None:
+    """Ray tries for minutes where nothing answers."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # "auto" and the like: Ray knows where to look, and is quick about it
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UsageError(f"--address {address}: nothing answers there ({error}).") from None
 
 
 def _gpus() -> int:

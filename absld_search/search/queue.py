@@ -38,6 +38,7 @@ class Queue:
     def _recover(self) -> None:
         """Put right what a killed driver left half done."""
         self.ledger.requeue()
+        self.ledger.forget_waiting(CONFIRM, self.plan.confirm_seeds)
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
             for number in self.studies[arm.name].running():

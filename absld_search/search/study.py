@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -194,9 +195,10 @@ def _interrupt(*_: object) -> None:
 
 
 def _read(note: Path) -> str:
-    with suppress(OSError):
-        return " ".join(note.read_text().split())
-    return "unknown"
+    with suppress(OSError, ValueError, KeyError):
+        holder = json.loads(note.read_text())
+        return f"process {holder['pid']} on {holder['host']}"
+    return "nobody knows which"
 
 
 @contextmanager

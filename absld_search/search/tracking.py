@@ -257,13 +257,14 @@ def is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(("http://", "https://"))
 
 
-def newest_experiment(tracking_uri: str) -> str | None:
-    """The id of the study that a driver opened last, None where the store holds no study.
+def newest_experiment(tracking_uri: str, study: str | None = None) -> str | None:
+    """The id of the study that a driver opened last, of that name where one is given; None where there is none.
 
     Raises: one of MIRROR_ERRORS where nothing answers at that place, or it is no MLflow store.
     """
     studies = MlflowClient(tracking_uri).search_experiments(filter_string=f"tags.`{OPENED}` LIKE '%'")
-    newest = max(studies, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
+    named = [experiment for experiment in studies if study in (None, experiment.name)]
+    newest = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
     return newest.experiment_id if newest else None
 
 

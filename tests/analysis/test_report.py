@@ -363,3 +363,21 @@ def test_a_study_that_has_not_got_that_far_is_reported_as_such(tmp_path, words):
 def test_arms_without_temperatures_have_no_bounds_to_draw(tmp_path):
     study = write_study(tmp_path / "study", temperature_bounds=[])
     assert report.write(study).sentence
+
+
+def test_the_report_says_what_the_arms_are_and_compares_the_seeds_asked_for(tmp_path):
+    words = {"dual": {"coupling": "dual"}, "shared": {"coupling": "shared"}, "product": {"temperature_lr": 0.5}}
+    study = write_study(tmp_path / "study", arm_words=words, confirm_seed_indices=[1000, 1001, 1002])
+    answer = report.write(study)
+    assert {row.seeds for row in answer.rows} == {3}
+    for text in (report.table(answer), (study / "report" / "answer.md").read_text(), page_of(study)):
+        assert "coupling = shared" in text and "temperature_lr = 0.5" in text.replace("\\", "")
+
+
+def page_of(study):
+    return (study / "report" / "index.html").read_text()
+
+
+def test_a_smoke_run_says_so(tmp_path):
+    answer = report.write(write_study(tmp_path / "study", workload="digits-smoke"))
+    assert answer.sentence.startswith("SMOKE")

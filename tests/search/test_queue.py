@@ -355,3 +355,18 @@ def test_teachers_that_a_study_can_ask_for(tmp_path: Path) -> None:
     assert len(plan(tmp_path, space=every).teachers()) == 4
     none = SearchSpace(fixed={"method": "sat"}, arms={"one": {}})
     assert plan(tmp_path, space=none).teachers() == []
+
+
+def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, seeds=4))
+    for _ in range(6):  # the search's five, and one of the eight confirm trainings
+        row = queue.take()
+        assert row is not None
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    again = open_queue(plan(tmp_path, seeds=2))
+    assert {row["seed"] for row in drain(again)} <= {1000, 1001}
+
+
+def test_nothing_answers_at_the_address(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--address 127.0.0.1:1: nothing answers there"):
+        check(plan(tmp_path, address="127.0.0.1:1"))
