@@ -59,8 +59,8 @@ def _teacher(name: str, facts: Mapping[str, Any]) -> list[str]:
 
 def choice(row: Row) -> str:
     """What an arm is, and what its search chose, in one line."""
-    is_, chose = parameters(row.words) or "nothing changed", parameters(row.params)
-    return f"{row.arm}: {is_}; {f'chosen: {chose}' if chose else 'nothing to tune'}"
+    chose = f"chosen: {parameters(row.params)}" if row.params else "nothing to tune"
+    return f"{row.arm}: {'; '.join(filter(None, [parameters(row.words), chose]))}"
 
 
 def parameters(params: Mapping[str, Any]) -> str:
