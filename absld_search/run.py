@@ -127,6 +127,7 @@ def _list_workloads() -> int:
 def _request(entry: catalog.Entry, **words: Any) -> Any:
     """The command line's words as a request. Raises: UsageError."""
     from absld_search.search.ledger import sqlite_url
+    from absld_search.search.mlflow_view import store_uri
     from absld_search.search.plan import Request
 
     smoke, out = words.pop("smoke"), words["out"].absolute()
@@ -140,7 +141,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]
     show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)]), "--study", study])
-    words["tracking_uri"] = words["tracking_uri"] or sqlite_url(out / "mlflow.db")
+    words["tracking_uri"] = words["tracking_uri"] or store_uri(out)
     words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
     command = masked(shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]]))
     return Request(**{**words, "space": entry.name, "question": entry.question, "workload": workload,

@@ -16,7 +16,6 @@ from absld_search.core.results import Tables
 from absld_search.search import stats
 from analysis.confirmed import Seed, chosen, confirm_trainings, confirmed
 
-ALPHA = 0.05
 MEASURES = (
     "clean_accuracy",
     "robust_accuracy",
@@ -71,7 +70,7 @@ class Comparison:
     @property
     def decided(self) -> bool:
         """Whether a difference may be claimed: the interval excludes 0 and the corrected p is below 0.05."""
-        return (self.low > 0 or self.high < 0) and self.holm_p < ALPHA
+        return (self.low > 0 or self.high < 0) and self.holm_p < stats.ALPHA
 
 
 @dataclass(frozen=True)
@@ -269,11 +268,11 @@ def _seeds_caveat(rows: list[Row]) -> list[str]:
     if len(rows) < 2:
         return []
     comparisons, n = len(rows) - 1, min((row.seeds for row in rows if row.seeds), default=0)
-    needed, lowest = stats.seeds_needed(comparisons, ALPHA), stats.floor(n, comparisons)
+    needed, lowest = stats.seeds_needed(comparisons), stats.floor(n, comparisons)
     enough = f"with {n}, p can reach {lowest:.2g}"
     short = f"with {n}, no p below {lowest:.2g} is possible, so nothing can be decided"
     return [
-        f"To decide at Holm p < {ALPHA}, {comparisons} comparison(s) with the first arm need {needed} paired "
+        f"To decide at Holm p < {stats.ALPHA}, {comparisons} comparison(s) with the first arm need {needed} paired "
         f"seeds; {enough if n >= needed else short}. The correction is for the number of arms, "
         "in each of the two measures apart."
     ]

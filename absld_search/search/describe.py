@@ -12,8 +12,6 @@ from absld_search.search.plan import Plan
 from absld_search.words import masked
 from absld_search.workloads import SMOKE, WORKLOADS
 
-ALPHA = 0.05
-
 
 def opening(plan: Plan) -> str:
     """What will be done, on what, at what size, and where it goes."""
@@ -43,7 +41,7 @@ def _confirm(plan: Plan) -> str:
     text = f"each arm's choice with {seeds} fresh seeds, the same in every arm, on test"
     if comparisons < 1:
         return text
-    needed = stats.seeds_needed(comparisons, ALPHA)
+    needed = stats.seeds_needed(comparisons)
     lowest = stats.floor(seeds, comparisons)
     verdict = "enough" if seeds >= needed else "too few to decide anything"
     return f"{text}; Holm over {comparisons} comparison(s) needs {needed} ({verdict}: p can reach {lowest:.3g})"

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+ALPHA = 0.05
+"""The level at which a difference counts as decided, after Holm's correction."""
+
 EXACT_LIMIT = 16
 """Up to this many pairs all 2^n sign patterns are enumerated; beyond it, 2^16 random ones are drawn."""
 
@@ -53,7 +56,7 @@ def floor(n: int, comparisons: int = 1) -> float:
     return min(1.0, comparisons * 2.0 ** (1 - n))
 
 
-def seeds_needed(comparisons: int, alpha: float = 0.05) -> int:
+def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
     """Smallest number of paired seeds that can decide at all: whose `floor` is below alpha, in (0, 1]."""
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}")

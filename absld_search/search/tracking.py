@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from absld_search.search import mlflow_view
+from absld_search.search.mlflow_view import store_uri as store_uri
 
 for _name in ("mlflow", "alembic"):  # creating a store takes them two screens of INFO
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -238,11 +239,6 @@ class Mirror:
         if changed:
             self._client.log_batch(run.id, tags=[RunTag(name, value) for name, value in changed.items()])
             run.tags.update(changed)
-
-
-def store_uri(out: Path) -> str:
-    """The tracking URI of the store that a study keeps below its output folder."""
-    return f"sqlite:///{(out / 'mlflow.db').resolve()}"
 
 
 def store_file(tracking_uri: str) -> Path | None:
