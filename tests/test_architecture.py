@@ -31,7 +31,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
-    "absld_search/core/attacks.py": ({"core.losses"}, {"torch"}),
+    "absld_search/core/attacks/": ({"core.losses", "core.attacks."}, {"torch", "pyautoattack"}),
     "absld_search/core/models/": ({"words", "core.models."}, {"torch"}),
     "absld_search/core/data.py": (
         {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
@@ -90,7 +90,7 @@ FILES = sorted(
     path
     for folder in ("absld_search", "search_spaces", "analysis")
     for path in (ROOT / folder).rglob("*.py")
-    if path.name != "__init__.py" or path.parent.name in ("methods", "models")
+    if path.name != "__init__.py" or path.parent.name in ("attacks", "methods", "models")
 )
 
 

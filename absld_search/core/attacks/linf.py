@@ -1,4 +1,4 @@
-"""Attacks as functions. Inputs in [0, 1]; a radius may be one number or one per sample."""
+"""Projected gradient ascent in the L-infinity ball, and what an attack needs of a model."""
 
 from __future__ import annotations
 
