@@ -37,7 +37,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
         {"torch", "numpy", "sklearn"},
     ),
-    "absld_search/core/metrics.py": (set(), {"numpy"}),
+    "absld_search/core/attack_names.py": ({"words"}, set()),
+    "absld_search/core/verdicts.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/metrics.py": ({"core.attack_names"}, {"numpy"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
     "absld_search/core/methods/": (
@@ -50,7 +52,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (
-        {"core.attacks", "core.metrics", "core.losses", "core.data"},
+        {"words", "core.attacks", "core.attack_names", "core.metrics", "core.data", "core.verdicts"},
         {"torch", "numpy"},
     ),
     "absld_search/core/teachers.py": (
@@ -82,7 +84,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray", "torch"}),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
-        {"analysis.", "core.results", "core.metrics", "search.fronts", "search.stats"},
+        {"analysis.", "core.results", "core.metrics", "core.attack_names", "search.fronts", "search.stats"},
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),
 }

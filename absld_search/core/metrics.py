@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from absld_search.core import attack_names
+
 Array = NDArray[np.float64]
 
-KINDS = ("clean", "robust", "cw")
-"""clean: no attack. robust: the attack of the search, PGD-20. cw: PGD-20 on the Carlini-Wagner margin."""
+KINDS = tuple(attack_names.KINDS.values())
+"""The words of the attacks that a study stores, in `attack_names`; robust is the attack of the search, APGD-CE."""
 
 _FORMS = {
     "{}_accuracy": "max",

@@ -19,7 +19,6 @@ from absld_search.workloads import (
     workload,
 )
 
-TEST_ATTACKS = ("clean", "pgd20", "cw20")
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
 
 
@@ -56,7 +55,7 @@ class _Run:
         self.trainer.run(self.on_epoch)
         outcomes = self.evaluate("val", evaluation.SEARCH_ATTACKS)
         if self.config.test:
-            outcomes |= self.evaluate("test", TEST_ATTACKS)
+            outcomes |= self.evaluate("test", evaluation.of_test(self.setting.dataset, self.config.device))
         metrics = records.metrics_of(outcomes)
         self.write(outcomes, metrics)
         return metrics

@@ -97,14 +97,6 @@ def test_attacks_find_exactly_what_can_be_fooled() -> None:
     assert cw.summary()["cw_accuracy"] == pytest.approx(4 / 6)
 
 
-def test_start_is_a_function_of_the_image_alone() -> None:
-    x = torch.zeros(4, 1, 3, 3)
-    together = evaluation.start_noise(torch.tensor([7, 3, 9, 5]), x, 0.2)
-    alone = evaluation.start_noise(torch.tensor([9]), x[:1], 0.2)
-    assert torch.equal(together[2:3], alone)
-    assert together.abs().max() <= 0.2 and not torch.equal(together[0], together[1])
-
-
 def test_nan_network_has_no_accuracy() -> None:
     model = models.build("cnn-8", 10, 1, 0)
     with torch.no_grad():

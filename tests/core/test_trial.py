@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from absld_search.core import checkpoints, records, results, teacher_making, teachers, trial
+from absld_search.core import checkpoints, evaluation, records, results, teacher_making, teachers, trial
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
 from absld_search.core.trainer import NonFinite
@@ -65,7 +65,7 @@ def test_shard_agrees_with_the_metrics(tmp_path: Path) -> None:
     found = run_trial(TrialConfig.from_words({}, SMOKE, seed=3, test=True), tmp_path, lambda *_: None)
     images = table(tmp_path, "images").to_pandas()
     for (split, attack), rows in images.groupby(["split", "attack"]):
-        kind = {"clean": "clean", "pgd20": "robust", "cw20": "cw"}[attack]
+        kind = evaluation.KINDS[attack]
         name = f"{'test/' if split == 'test' else ''}{kind}_accuracy"
         assert rows.correct.mean() == pytest.approx(found[name])
         worst = rows.groupby("label").correct.mean().min()
