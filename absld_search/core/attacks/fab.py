@@ -9,7 +9,7 @@ from pyautoattack.fab_projections import projection_linf
 from torch import Tensor, nn
 
 from absld_search.core.attacks.apgd import ranked_classes
-from absld_search.core.attacks.base import Draws, Radius, radii
+from absld_search.core.attacks.base import Draws, Radius, radii, right
 
 OVERSHOOT = 1.05  # how far beyond the hyperplane a projection goes
 TOWARDS_IMAGE = 0.1  # largest weight of the image's own projection
@@ -26,8 +26,6 @@ class _State:
     image: Tensor
     radius: Tensor  # (b,)
     x: Tensor
-    lead: Tensor  # (b,): the target's logit minus the right one, at x
-    slope: Tensor  # its gradient
 
     def keep(self, standing: Tensor) -> None:
         for part in fields(self):
@@ -42,8 +40,9 @@ class FabTargeted:
     random numbers.
 
     Differs from the released code: an image is done with once it is adversarial within its radius (the release goes on
-    to look for a nearer point, which changes no verdict); the forward pass that asks for a step's verdict serves as
-    the next step's; no gradient of any parameter is computed. The projection onto the hyperplane is pyautoattack's.
+    to look for a nearer point, which changes no verdict), and no gradient of any parameter is computed. The
+    projection onto the hyperplane is pyautoattack's. Not done: reusing a verdict's forward pass for the next step,
+    since four of five verdicts are "adversarial", after which the point moves and must be asked anew.
     """
 
     num_steps: int = 100
@@ -60,53 +59,51 @@ class FabTargeted:
             left = left[~near]
         return found
 
-    def _towards(self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    def _towards(
+        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, radius: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """For each image the point found, or itself; and whether one was found within the radius (B,)."""
         found, near = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        lead, slope, _ = _ask(model, x, y, target)
-        state = _State(torch.arange(len(x), device=x.device), y, target, x, radius, x, lead, slope)
-        for number in range(self.num_steps):
-            state.x = _step(state)
-            last = number == self.num_steps - 1
-            state.lead, state.slope, right = _ask(model, state.x, state.y, state.target, last)
-            self._settle(model, state, right, found, near, last)
+        state = _State(torch.arange(len(x), device=x.device), y, target, x, radius, x)
+        for _ in range(self.num_steps):
+            state.x = _step(model, state)
+            _settle(model, state, found, near)
             if not len(state.row):
                 break
         return found, near
 
-    def _settle(self, model: nn.Module, state: _State, right: Tensor, found: Tensor, near: Tensor, last: bool) -> None:
-        """Let those go that are adversarial within the radius; move adversarial points beyond it back towards it."""
-        if right.all():
-            return
-        within = ~right & ((state.x - state.image).abs().flatten(1).amax(1) <= state.radius)
+
+def _settle(model: nn.Module, state: _State, found: Tensor, near: Tensor) -> None:
+    """Let those go that are adversarial within the radius; draw adversarial points beyond it back to the image."""
+    wrong = ~right(model, state.x, state.y)
+    if not wrong.any():
+        return
+    within = wrong & ((state.x - state.image).abs().flatten(1).amax(1) <= state.radius)
+    if within.any():
         found[state.row[within]], near[state.row[within]] = state.x[within], True
-        beyond = (~right & ~within)[~within]
         state.keep(~within)
-        at = torch.nonzero(beyond)[:, 0]
-        if not len(at) or last:
-            return
-        back = state.image[at] + (state.x[at] - state.image[at]) * BACKWARD
-        lead, slope, _ = _ask(model, back, state.y[at], state.target[at])
-        state.x, state.lead, state.slope = state.x.clone(), state.lead.clone(), state.slope.clone()
-        state.x[at], state.lead[at], state.slope[at] = back, lead, slope
+        wrong = wrong[~within]
+    back = state.image + (state.x - state.image) * BACKWARD
+    state.x = torch.where(wrong.view(-1, *[1] * (back.ndim - 1)), back, state.x)
 
 
-def _ask(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """(target's lead (b,), its gradient as x, whether the model is right (b,)); no gradient after the last step."""
-    x = x.detach().requires_grad_(not last)
+def _lead(model: nn.Module, state: _State) -> tuple[Tensor, Tensor]:
+    """The target's logit minus the right one (b,), and its gradient, shaped as x."""
+    x = state.x.detach().requires_grad_(True)
     rows = torch.arange(len(x), device=x.device)
-    with torch.set_grad_enabled(not last):
+    with torch.enable_grad():
         logits = model(x)
-        lead = -(logits[rows, y] - logits[rows, target])
-    slope = x if last else torch.autograd.grad(lead.sum(), x)[0]
-    return lead.detach(), slope.detach(), logits.detach().argmax(1) == y
+        lead = -(logits[rows, state.y] - logits[rows, state.target])
+    (slope,) = torch.autograd.grad(lead.sum(), x)
+    return lead.detach(), slope
 
 
-def _step(state: _State) -> Tensor:
+def _step(model: nn.Module, state: _State) -> Tensor:
     """Where the two projections onto the linearised boundary, of the iterate and of the image, lead."""
-    x, image, slope = state.x, state.image, state.slope
+    x, image = state.x, state.image
+    lead, slope = _lead(model, state)
     normal, flat = slope.flatten(1), x.flatten(1)
-    offset = (slope * x).flatten(1).sum(1) - state.lead
+    offset = (slope * x).flatten(1).sum(1) - lead
     points = torch.cat((flat, image.flatten(1)))
     moves = projection_linf(points, normal.repeat(2, 1), offset.repeat(2))
     lengths = moves.abs().amax(1).clamp_min(1e-8).view(2, -1, *[1] * (x.ndim - 1))
