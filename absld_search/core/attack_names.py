@@ -45,6 +45,11 @@ ATTACKS: dict[str, Named] = {
         ("apgd-ce", "apgd-t-lowest"),
         word="lowest4",
     ),
+    "apgd-top3": Named(
+        "APGD on the cross-entropy, then on the targeted ratio towards the 3 likeliest wrong classes",
+        ("apgd-ce", "apgd-t3"),
+        word="top3",
+    ),
     "fab-t": Named("FAB towards 9 classes, 100 steps each", ("fab-t",)),
     "apgd-t": Named("APGD on the targeted ratio towards 9 classes, 100 steps each", ("apgd-t",)),
     "apgd": Named("APGD on the cross-entropy, then APGD-T: AutoAttack's first two stages", AUTOATTACK[:2], word="apgd"),

@@ -170,6 +170,7 @@ _STAGES: dict[str, Callable[[_Run], attacks.Attack]] = {
     "transfer": _transfer,
     "apgd-ce": lambda run: attacks.Apgd(),
     "apgd-t": lambda run: attacks.ApgdTargeted(),
+    "apgd-t3": lambda run: attacks.ApgdTargeted(targets=3),
     "apgd-t-lowest": lambda run: attacks.ApgdTargeted(),
     "fab-t": lambda run: attacks.FabTargeted(),
     "square": lambda run: attacks.Square(),
