@@ -1,0 +1,103 @@
+"""Statistics over test images: the same images are resampled for all trainings at once, class by class."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from absld_search.search.stats.seeds import ALPHA
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+"""Class accuracies (..., S, C) of S trainings -> one number for each (...)."""
+
+DRAWS = 1000
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def over_images(correct: Any, labels: Any, statistic: Statistic, draws: int = DRAWS) -> Interval:
+    """Interval of a statistic of S trainings for new images of the same classes; the trainings stay as they are.
+
+    `correct` (S, N) are verdicts on the same images, `labels` (N,) in [0, C) with at least one image a class.
+    Bias-corrected and accelerated bootstrap (Efron, JASA 1987), stratified by class. It suits means and
+    differences of means; a minimum wants `arm_worst`. The same input always gives the same output.
+    """
+    correct, labels = _checked(correct, labels)
+    estimate = float(statistic(class_accuracies(correct, labels)))
+    found = np.sort(statistic(resampled(correct, labels, draws)))
+    if np.ptp(found) < 1e-12:
+        return Interval(estimate, estimate, estimate)
+    below = (np.count_nonzero(found < estimate - 1e-12) + np.count_nonzero(found <= estimate + 1e-12)) / (2 * draws)
+    shift = ndtri(np.clip(below, 1 / draws, 1 - 1 / draws))
+    skew = _acceleration(correct, labels, statistic)
+    low, high = (_level(shift, skew, level) for level in (ALPHA / 2, 1 - ALPHA / 2))
+    return Interval(estimate, float(np.quantile(found, low)), float(np.quantile(found, high)))
+
+
+def resampled(correct: Any, labels: Any, draws: int = DRAWS, seed: int = 0) -> Array:
+    """Class accuracies (draws, S, C) of trainings (S, N) on images drawn again, with replacement, in each class."""
+    correct, labels = _checked(correct, labels)
+    rng = np.random.default_rng(seed)
+    columns = []
+    for patterns, counts in _patterns(correct, labels):
+        times = rng.multinomial(counts.sum(), counts / counts.sum(), size=draws)  # (draws, patterns)
+        columns.append(times @ patterns / counts.sum())
+    return np.stack(columns, axis=-1)
+
+
+def class_accuracies(correct: Any, labels: Any) -> Array:
+    """Class accuracies (S, C) of verdicts (S, N)."""
+    correct, labels = _checked(correct, labels)
+    return np.stack([counts @ patterns / counts.sum() for patterns, counts in _patterns(correct, labels)], axis=-1)
+
+
+def _patterns(correct: Array, labels: NDArray[np.int64]) -> list[tuple[Array, NDArray[np.int64]]]:
+    """For each class what the trainings made of an image, (patterns, S), and how many images it is true of.
+
+    Images of one class that all trainings judged alike are the same to every statistic of class accuracies.
+    """
+    found = []
+    for label in range(int(labels.max()) + 1):
+        patterns, counts = np.unique(correct[:, labels == label].T, axis=0, return_counts=True)
+        found.append((patterns, counts))
+    return found
+
+
+def _acceleration(correct: Array, labels: NDArray[np.int64], statistic: Statistic) -> float:
+    """From leaving out each image once; images of one class with one pattern share a value."""
+    accuracy, influence, times = class_accuracies(correct, labels), [], []
+    for label, (patterns, counts) in enumerate(_patterns(correct, labels)):
+        n = counts.sum()
+        if n < 2:
+            continue
+        without = np.repeat(accuracy[None], len(patterns), axis=0)
+        without[:, :, label] = (n * accuracy[:, label] - patterns) / (n - 1)
+        values = statistic(without)
+        influence.append((n - 1) * (np.average(values, weights=counts) - values) / n)
+        times.append(counts)
+    u, w = np.concatenate(influence), np.concatenate(times)
+    square = float(w @ u**2)
+    return float(w @ u**3) / (6 * square**1.5) if square > 0 else 0.0
+
+
+def _level(shift: float, skew: float, level: float) -> float:
+    at = shift + ndtri(level)
+    return float(ndtr(shift + at / (1 - skew * at)))
+
+
+def _checked(correct: Any, labels: Any) -> tuple[Array, NDArray[np.int64]]:
+    correct, labels = np.asarray(correct, dtype=float), np.asarray(labels, dtype=np.int64)
+    if correct.ndim != 2 or labels.shape != correct.shape[1:] or not correct.size:
+        raise ValueError(f"correct {correct.shape} must be (S, N) and labels {labels.shape} (N,)")
+    if np.bincount(labels).min() == 0:
+        raise ValueError("every class needs an image")
+    return correct, labels
