@@ -44,9 +44,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "core.attacks", "core.losses", "core.data", "core.methods."},
         {"torch"},
     ),
+    "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging", "core.selection"},
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (

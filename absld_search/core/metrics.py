@@ -50,13 +50,18 @@ def lowest_mean(class_accuracy: Any, fraction: float) -> float:
     conditional value at risk of the class accuracies (Rockafellar and Uryasev, Journal of Risk 2000). A
     fraction of at most one class gives the worst class; 1 gives the mean.
     """
+    present = _present(class_accuracy)
+    return float(lowest_means(present, fraction)) if present.size else float("nan")
+
+
+def lowest_means(class_accuracy: Any, fraction: float) -> Array:
+    """The same along the last axis, (..., C) -> (...), where every class has images."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    ordered = np.sort(_present(class_accuracy))
-    if not ordered.size:
-        return float("nan")
-    weight = np.clip(fraction * ordered.size - np.arange(ordered.size), 0, 1)
-    return float(weight @ ordered / weight.sum())
+    ordered = np.sort(np.asarray(class_accuracy, dtype=float), axis=-1)
+    size = ordered.shape[-1]
+    weight = np.clip(fraction * size - np.arange(size), 0, 1)
+    return np.asarray(ordered @ weight / weight.sum())
 
 
 def worst_class(class_accuracy: Any) -> float:

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from absld_search.search.stats.seeds import ALPHA
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
-"""Class accuracies (..., S, C) of S trainings -> one number for each (...)."""
+"""Class accuracies (..., C) -> a number for each (...)."""
 
 DRAWS = 1000
 
@@ -25,22 +25,54 @@ class Interval(NamedTuple):
 
 
 def over_images(correct: Any, labels: Any, statistic: Statistic, draws: int = DRAWS) -> Interval:
-    """Interval of a statistic of S trainings for new images of the same classes; the trainings stay as they are.
+    """Mean over S trainings of a statistic, with an interval for new images; the trainings stay as they are.
 
     `correct` (S, N) are verdicts on the same images, `labels` (N,) in [0, C) with at least one image a class.
     Bias-corrected and accelerated bootstrap (Efron, JASA 1987), stratified by class. It suits means and
     differences of means; a minimum wants `arm_worst`. The same input always gives the same output.
     """
     correct, labels = _checked(correct, labels)
-    estimate = float(statistic(class_accuracies(correct, labels)))
-    found = np.sort(statistic(resampled(correct, labels, draws)))
+
+    def mean(accuracy: Array) -> Array:
+        return statistic(accuracy).mean(axis=-1)
+
+    estimate = float(mean(class_accuracies(correct, labels)))
+    found = np.sort(mean(resampled(correct, labels, draws)))
     if np.ptp(found) < 1e-12:
         return Interval(estimate, estimate, estimate)
     below = (np.count_nonzero(found < estimate - 1e-12) + np.count_nonzero(found <= estimate + 1e-12)) / (2 * draws)
-    shift = ndtri(np.clip(below, 1 / draws, 1 - 1 / draws))
-    skew = _acceleration(correct, labels, statistic)
+    shift = float(ndtri(np.clip(below, 1 / draws, 1 - 1 / draws)))
+    skew = _acceleration(correct, labels, mean)
     low, high = (_level(shift, skew, level) for level in (ALPHA / 2, 1 - ALPHA / 2))
     return Interval(estimate, float(np.quantile(found, low)), float(np.quantile(found, high)))
+
+
+def over_both(correct: Any, against: Any, labels: Any, statistic: Statistic, draws: int = 400) -> Interval:
+    """Difference of two arms in a statistic, mean over seeds, with a 95 % interval for new seeds and new images.
+
+    Verdicts (S, N) of both arms at the same S seeds on the same images. The variance is that over images
+    (bootstrap, the same images for all trainings) plus that over seeds, with Satterthwaite's degrees of freedom
+    (Biometrics 1946); what is private to an image and a seed counts in both, so it is a little too wide.
+    """
+    both = np.concatenate([np.asarray(correct, float), np.asarray(against, float)])
+    seeds = len(both) // 2
+    at = statistic(class_accuracies(both, labels))
+    each = at[:seeds] - at[seeds:]
+    drawn = statistic(resampled(both, labels, draws))
+    images = float((drawn[:, :seeds] - drawn[:, seeds:]).mean(axis=1).var())
+    return around(float(each.mean()), images, each)
+
+
+def around(estimate: float, images: float, seeds: Array) -> Interval:
+    """Estimate and 95 % interval from the variance over images and the values at the seeds (S,), S >= 1."""
+    if seeds.size < 2:
+        return Interval(estimate, -np.inf, np.inf)
+    between = float(seeds.var(ddof=1)) / seeds.size
+    if images + between == 0:
+        return Interval(estimate, estimate, estimate)
+    freedom = (images + between) ** 2 * (seeds.size - 1) / between**2 if between > 0 else np.inf
+    half = float(stdtrit(min(freedom, 1e9), 1 - ALPHA / 2)) * np.sqrt(images + between)
+    return Interval(estimate, estimate - half, estimate + half)
 
 
 def resampled(correct: Any, labels: Any, draws: int = DRAWS, seed: int = 0) -> Array:
