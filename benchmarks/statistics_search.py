@@ -130,7 +130,8 @@ def _summary(n: int, found: list[dict[str, tuple[float, float, float]]]) -> list
         optimism, regret, rank = np.array([one[name] for one in found]).T
         rows.append({
             "images a class": n, "optimises": name, "optimism, points": 100 * float(optimism.mean()),
-            "± ": 100 * float(optimism.std(ddof=1)) / math.sqrt(len(found)), "regret, points": 100 * float(regret.mean()),
+            "± ": 100 * float(optimism.std(ddof=1)) / math.sqrt(len(found)),
+            "regret, points": 100 * float(regret.mean()),
             "±": 100 * float(regret.std(ddof=1)) / math.sqrt(len(found)), "rank correlation": float(rank.mean()),
             "studies": len(found),
         })  # fmt: skip

@@ -47,7 +47,15 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging", "core.selection"},
+        {
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.selection",
+        },
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (

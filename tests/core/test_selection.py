@@ -93,8 +93,8 @@ def test_only_an_oracle_sees_test_while_it_trains(tmp_path: Path, monkeypatch: p
 
 def test_a_rule_is_part_of_what_a_training_is() -> None:
     assert len({config(rule).hash for rule in RULES}) == len(RULES)
-    assert config("last").hash == TrialConfig.from_words(
-        {"method": "sat", "epochs": 3, "learning_rate": 2.0}, SMOKE
-    ).hash
+    assert (
+        config("last").hash == TrialConfig.from_words({"method": "sat", "epochs": 3, "learning_rate": 2.0}, SMOKE).hash
+    )
     with pytest.raises(UsageError, match=r"Did you mean 'avg\+worst'"):
         config("avg+wors")
