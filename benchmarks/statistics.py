@@ -1,9 +1,10 @@
 """What intervals, tests and objectives of a worst class are worth, on simulated trainings whose truth is known.
 
-python -m benchmarks.statistics [--out DIR] [--repetitions N] [--study STUDY_FOLDER]
+python -m benchmarks.statistics [--out DIR] [--repetitions N] [--only TABLE] [--study STUDY_FOLDER]
 
-Every table is seeded; with 1,000 repetitions it takes some minutes on one core. `--study` adds a null check on the
-stored verdicts of a real study. docs/statistics.md says what was chosen because of the figures.
+Every table is seeded and goes to a JSON file of its own; with 1,000 repetitions all of them take some minutes on one
+core. `--study` adds a null check on the stored verdicts of a real study. docs/statistics.md says what was chosen
+because of the figures.
 """
 
 from __future__ import annotations
@@ -18,32 +19,35 @@ from benchmarks import statistics_search as search
 from benchmarks import timing
 
 Row = dict[str, Any]
-SECTIONS = {
-    "coverage over images": intervals.coverage_over_images,
-    "coverage of an arm's worst class": intervals.coverage_of_arms,
-    "coverage over seeds": intervals.coverage_over_seeds,
-    "null check": intervals.null_check,
-    "right order at 1 point": search.right_order,
-    "search of 100 configurations": search.studies,
+TABLES = {
+    "coverage-images": intervals.coverage_over_images,
+    "coverage-arms": intervals.coverage_of_arms,
+    "coverage-seeds": intervals.coverage_over_seeds,
+    "null-check": intervals.null_check,
+    "right-order": search.right_order,
+    "search": search.studies,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print every table and write `statistics.json`."""
+    """Print every table and write it to `statistics-NAME.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description="Simulated statistics.")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--only", choices=[*TABLES, "none"], help="one table alone, or none but that of --study")
     parser.add_argument("--study", type=Path, help="a study folder: the null check on its confirmed verdicts too")
     asked = parser.parse_args(arguments)
-    found: dict[str, list[Row]] = {}
-    for title, section in SECTIONS.items():
-        found[title] = section(asked.repetitions)
-        print(table(title, found[title]), "\n", flush=True)
+    for name, make in TABLES.items():
+        if asked.only in (None, name):
+            _show(name, make(asked.repetitions), asked)
     if asked.study:
-        found["null check on stored verdicts"] = intervals.stored_null_check(asked.study, asked.repetitions)
-        print(table("null check on stored verdicts", found["null check on stored verdicts"]))
-    print("written:", timing.write(asked.out, "statistics", {"repetitions": asked.repetitions, "tables": found}))
+        _show("null-check-stored", intervals.stored_null_check(asked.study, asked.repetitions), asked)
     return 0
+
+
+def _show(name: str, rows: list[Row], asked: argparse.Namespace) -> None:
+    timing.write(asked.out, f"statistics-{name}", {"repetitions": asked.repetitions, "rows": rows})
+    print(table(name, rows), "\n", flush=True)
 
 
 def table(title: str, rows: list[Row]) -> str:

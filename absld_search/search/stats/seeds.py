@@ -86,12 +86,17 @@ def _subset_means(values: Array) -> Array:
     its complement, lies beyond t; so these means hold both the test and the interval. A random subset comes
     with its complement, and the whole is among them.
     """
-    members = _subsets(values.size)
-    return np.sort(_rounded(members @ values / members.sum(1)))
+    return np.sort(_rounded(_subsets(values.size) @ values))
 
 
 @cache
 def _subsets(n: int) -> Array:
+    """One row a subset: 1 / its size at its members, else 0."""
+    members = _members(n)
+    return members / members.sum(1, keepdims=True)
+
+
+def _members(n: int) -> Array:
     if n <= EXACT_LIMIT:
         return ((np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1).astype(float)
     half = np.random.default_rng(0).integers(0, 2, (2 ** (EXACT_LIMIT - 1), n))
