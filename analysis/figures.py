@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
-from analysis.answer import in_per_cent, plain
 from analysis.confirmed import Seed, confirm_trainings, confirmed
+from analysis.sentences import in_per_cent, plain
 
 # Okabe and Ito, "Color Universal Design", 2008; without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

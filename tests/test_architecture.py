@@ -46,9 +46,18 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "core.attacks", "core.losses", "core.data", "core.methods."},
         {"torch"},
     ),
+    "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.selection",
+        },
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (
@@ -69,7 +78,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
-    "absld_search/search/stats.py": (set(), {"numpy", "scipy"}),
+    "absld_search/search/stats/": ({"core.metrics", "search.stats."}, {"numpy", "scipy"}),
     "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
@@ -84,7 +93,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray", "torch"}),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
-        {"analysis.", "core.results", "core.metrics", "core.attack_names", "search.fronts", "search.stats"},
+        {"analysis.", "core.results", "core.metrics", "core.attack_names", "search.fronts", "search.stats", "search.stats."},
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),
 }

@@ -16,6 +16,7 @@ from absld_search.core.data import Split
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
+from absld_search.core.selection import RULES
 
 
 class NonFinite(ArithmeticError):
@@ -58,6 +59,7 @@ class Options:
     averaging_start: float = knob(0.25, low=0, high=1, doc="share of the epochs before the average begins")
     averaging_floor: float = knob(0.2, low=0, high=1, doc="fawa: worst class's robust accuracy that lets weights in")
     nesterov: bool = knob(False, doc="SGD with Nesterov's momentum: the Fair-ARD and DAFA releases")
+    selection: str = knob("last", options=RULES, doc="which looked-at epoch's weights count; oracle: looks at test")
     drop_once: bool = knob(False, doc="only the first drop of the rate: the slip in ARD's, IAD's, Fair-ARD's release")
 
 

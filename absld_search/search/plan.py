@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from absld_search.core import metrics
+from absld_search.core import data, metrics
 from absld_search.core.config import TrialConfig
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
@@ -123,19 +123,28 @@ def _may_be(arm: Arm, name: str) -> list[dict[str, Value]]:
 def resolve(request: Request, space: SearchSpace) -> Plan:
     """The plan for a request. Raises: UsageError naming the field that is wrong."""
     setting = workload(request.workload)
-    for name, direction in space.objectives.items():
-        require_known("objective", name, MEASURED)
-        if metrics.NAMES[name] != direction:
-            raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
+    objectives = _objectives(space, setting)
     trials = setting.trials if request.trials is None else request.trials
     arms = tuple(_arm(space, name, request, setting, trials) for name in space.arms)
     confirm = range(CONFIRM_SEEDS_FROM, CONFIRM_SEEDS_FROM + (8 if request.seeds is None else request.seeds))
     sampler = require_known("sampler", request.sampler or setting.sampler, SAMPLERS)
     search = tuple(range(request.search_seeds))
-    plan = Plan(request, setting, dict(space.objectives), arms, tuple(confirm), search, sampler)
+    plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler)
     for arm in arms:
         _check_corners(plan, arm)
     return plan
+
+
+def _objectives(space: SearchSpace, setting: Workload) -> dict[str, str]:
+    """What is optimised: the space's own, or the tail of the classes and the mean. Raises: UsageError."""
+    if space.objectives is None:
+        num_classes, *_ = data.shape(setting.dataset)
+        return {metrics.tail_objective(num_classes): "max", "robust_accuracy": "max"}
+    for name, direction in space.objectives.items():
+        require_known("objective", name, MEASURED)
+        if metrics.NAMES[name] != direction:
+            raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
+    return dict(space.objectives)
 
 
 def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, trials: int) -> Arm:
