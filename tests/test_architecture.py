@@ -31,7 +31,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
-    "absld_search/core/attacks/": ({"core.losses", "core.attacks."}, {"torch", "pyautoattack"}),
+    "absld_search/core/speed.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/folding.py": ({"core.speed"}, {"torch"}),
+    "absld_search/core/attacks/": (
+        {"core.losses", "core.folding", "core.speed", "core.attacks."},
+        {"torch", "pyautoattack"},
+    ),
     "absld_search/core/models/": ({"words", "core.models."}, {"torch"}),
     "absld_search/core/data.py": (
         {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
