@@ -1,4 +1,4 @@
-"""What our step is held against: ABSLD's training step (arXiv:2312.05508) written as plainly as its release computes it.
+"""What our step is held against: ABSLD's training step (arXiv:2312.05508) as plainly as its release computes it.
 
 Own code, the release's arithmetic: the teacher runs on every batch, labels and class sums go through Python loops over
 samples, the attack differentiates the network as it stands, and the loss is a mean over batch and classes.
@@ -17,8 +17,9 @@ class PlainABSLD:
     """Student, teacher, temperatures, optimizer, and one step after the other."""
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, num_classes: int, eps: float = 8 / 255, step_size: float = 2 / 255,
-        num_steps: int = 10, learning_rate: float = 0.1, momentum: float = 0.9, weight_decay: float = 2e-4,
+        self, student: nn.Module, teacher: nn.Module, num_classes: int, eps: float = 8 / 255,
+        step_size: float = 2 / 255, num_steps: int = 10, learning_rate: float = 0.1, momentum: float = 0.9,
+        weight_decay: float = 2e-4,
     ) -> None:  # fmt: skip
         self.student, self.teacher = student, teacher.eval()
         self.eps, self.step_size, self.num_steps = eps, step_size, num_steps

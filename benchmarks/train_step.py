@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import models, speed, teachers
-from absld_search.core.data import Batch
+from absld_search.core import models, teachers
+from absld_search.core.data import Batch, Split
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.absld import ABSLD
 from absld_search.core.speed import Speed
+from absld_search.core.trainer import Options, Schedule, Trainer
 from benchmarks import timing
 from benchmarks.plain import PlainABSLD
 
@@ -30,6 +31,7 @@ SWITCHES = {
     "closed-form gradient": replace(NONE, closed_form=True),
     "all of them": Speed(),
 }
+OPTIONS = Options()
 GATED = {"resnet-8-16": 8, "resnet-18": 2, "mobilenet-v2": 2}  # model -> batch size
 
 
@@ -47,29 +49,22 @@ class Table:
 
 
 class OurStep:
-    """What the trainer does with a batch: the method's step, backward, the optimizer, the class means."""
+    """What the trainer does with a batch, by the trainer itself."""
 
     def __init__(
-        self, student: nn.Module, teacher: teachers.Network | Table, batch_size: int, how: Speed, precision: str = "fp32",
-        num_steps: int = 10, num_classes: int = 10,
+        self, student: nn.Module, teacher: teachers.Network | Table, batch: Batch, how: Speed,
+        options: Options = OPTIONS, num_steps: int = 10,
     ) -> None:  # fmt: skip
-        self.student, self.teacher, self.precision = student.train(), teacher, precision
-        self.device = next(student.parameters()).device
-        speed.choose(student, how)
+        self.student, self.batch = student, batch
         self.method = ABSLD(coupling="product", risk_aggregation="sum", num_steps=num_steps)
-        self.method.setup(num_classes, self.device)
-        self.means = ClassMeans(num_classes, self.device)
-        self.optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
+        split, schedule = Split(batch.x, batch.y, batch.index, 10), Schedule(1, len(batch.y), 0.1, 0.9, 2e-4, (), 0.1)
+        self.trainer = Trainer(student, self.method, {"robust": teacher}, split, schedule, 0, options, how=how)
+        self.means = ClassMeans(10, batch.x.device)
+        student.train()
 
-    def step(self, batch: Batch) -> Tensor:
-        """One batch -> the loss, still on the device."""
-        with speed.autocast(self.device, self.precision):
-            loss, found = self.method.step(self.student, {"robust": self.teacher}, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.means.add(batch.y, {**found, "loss": loss.detach().expand(len(batch.y))})
-        return loss.detach()
+    def step(self) -> None:
+        """The batch once more; the loss stays on the device."""
+        self.trainer._step(self.method, self.means, self.batch)
 
 
 @dataclass(frozen=True)
@@ -90,8 +85,13 @@ def batch_of(size: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
     return Batch(x.to(device, dtype), y.to(device), torch.arange(size, device=device), torch.zeros_like(y).to(device))
 
 
-def gate(name: str, batch_size: int, num_steps: int = 10) -> list[Difference]:
-    """Every exact switch, and the table for the teacher, in one whole step of `model`."""
+def gate(
+    name: str, batch_size: int, num_steps: int = 10, only: Sequence[str] = (), disturb: float = 0.0
+) -> list[Difference]:
+    """Every exact switch (or `only` those), and the table for the teacher, in one whole step of the model `name`.
+
+    `disturb` moves a weight of ours by so much, to see that the gate would notice.
+    """
     student, teacher = models.build(name, 10, 3, 0).double(), models.build("resnet-8-16", 10, 3, 1).double().eval()
     settle(student)
     batch = batch_of(batch_size, torch.float64)
@@ -102,8 +102,11 @@ def gate(name: str, batch_size: int, num_steps: int = 10) -> list[Difference]:
     found = []
     table = Table(teachers.Network(teacher).clean_logits(batch))
     for switch, how in {**SWITCHES, "teacher from a table": NONE, "all, from a table": Speed()}.items():
+        if only and switch not in only:
+            continue
         asked = table if "table" in switch else teachers.Network(teacher)
-        ours = OurStep(copy.deepcopy(student), asked, batch_size, how, num_steps=num_steps)
+        ours = OurStep(copy.deepcopy(student), asked, batch, how, num_steps=num_steps)
+        next(ours.student.parameters()).data[0] += disturb
         torch.manual_seed(5)
         loss, _ = ours.method.step(ours.student, {"robust": asked}, batch)
         loss.backward()
@@ -155,11 +158,10 @@ def variants(case: Case, compiled: bool, device: str = "cpu") -> dict[str, Calla
     table = Table(teachers.Network(teacher).clean_logits(batch))
     found: dict[str, Callable[[], object]] = {"plain": lambda: plain.step(batch.x, batch.y)}
     for precision in case.goals:
-        for compile_for in (0, case.batch_size) if compiled else (0,):
-            how = Speed(compile_for=compile_for)
-            ours = OurStep(copy.deepcopy(student), table, case.batch_size, how, precision)
-            name = f"ours {precision}" + (" compiled" if compile_for else "")
-            found[name] = lambda ours=ours: ours.step(batch)
+        for compile in (False, True) if compiled else (False,):
+            options = Options(precision=precision, compile=compile)
+            name = f"ours {precision}" + (" compiled" if compile else "")
+            found[name] = OurStep(copy.deepcopy(student), table, batch, Speed(), options).step
     return found
 
 

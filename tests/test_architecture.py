@@ -50,10 +50,20 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch"},
     ),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.speed",
+            "core.graphs",
+        },
         {"torch"},
-    ),
+    ),  # fmt: skip
     "absld_search/core/evaluation.py": (
         {"core.attacks", "core.metrics", "core.losses", "core.data"},
         {"torch", "numpy"},

@@ -1,8 +1,9 @@
 """Frozen batch norm inside the convolutions before it: the same function in half the passes over memory.
 
-In eval mode batch norm is y = (x - mean) / sqrt(var + eps) * weight + bias, an affine map per channel, and so is part of
-a convolution whose output nobody else reads (Jacob et al., CVPR 2018, arXiv:1712.05877, section 3.2). The folded network
-is a copy beside the student; its weights are computed anew whenever it is entered, since the student's move.
+In eval mode batch norm is y = (x - mean) / sqrt(var + eps) * weight + bias, an affine map per channel, and so can be
+part of a convolution whose output nobody else reads (Jacob et al., CVPR 2018, arXiv:1712.05877, section 3.2). The
+folded network is a copy beside the student; its weights are computed anew whenever it is entered, since the student's
+move.
 """
 
 from __future__ import annotations

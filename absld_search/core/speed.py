@@ -45,7 +45,7 @@ def choose(model: nn.Module, speed: Speed) -> None:
     """Let `model`, in place, be computed so from now on; copies of it start from the defaults again."""
     _CHOSEN[model] = speed
     if speed.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     if speed.compile_for:
         model._compiled_call_impl = compiled(model, speed.compile_for)  # what nn.Module.compile sets; not copied
 

@@ -120,6 +120,10 @@ class Method:
         """Whether `attack` counts, in `self.survived` (B,), the iterates that the student still gets right."""
         return False
 
+    def repeatable(self) -> bool:
+        """Whether `step` does the same to every batch of an epoch, so that it can be recorded once and replayed."""
+        return False
+
     def attacking(self, student: nn.Module) -> AbstractContextManager[None]:
         """The student as an attack wants it."""
         return nullcontext() if self.attack_mode == "train" else attacks.frozen_batch_norm(student)
