@@ -31,7 +31,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
-    "absld_search/core/attacks/": ({"core.losses", "core.attacks."}, {"torch", "pyautoattack"}),
+    "absld_search/core/speed.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/folding.py": ({"core.speed"}, {"torch"}),
+    "absld_search/core/attacks/": (
+        {"core.losses", "core.folding", "core.speed", "core.attacks."},
+        {"torch", "pyautoattack"},
+    ),
     "absld_search/core/models/": ({"words", "core.models."}, {"torch"}),
     "absld_search/core/data.py": (
         {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
@@ -48,6 +53,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
         {
             "core.methods.base",
@@ -57,9 +63,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "core.attacks",
             "core.averaging",
             "core.selection",
+            "core.speed",
+            "core.graphs",
         },
         {"torch"},
-    ),
+    ),  # fmt: skip
     "absld_search/core/evaluation.py": (
         {"words", "core.attacks", "core.attack_names", "core.metrics", "core.data", "core.verdicts"},
         {"torch", "numpy"},

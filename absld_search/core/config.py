@@ -71,6 +71,7 @@ class TrialConfig:
         chosen = {key: rest.pop(key) for key in list(rest) if key in OPTIONS}
         values = _hyperparameters(setting, method, rest)
         options = _options(METHODS[method](**values), chosen)
+        _computable(setting, options, device)
         return cls(workload_name, method, teacher, values, schedule, seed, device, test, options, views, folders)
 
     @property
@@ -155,6 +156,15 @@ def _options(method: Method, given: Mapping[str, Any]) -> Options:
     elif start and not Path(start).is_file():
         raise UsageError(f"init_from: there is no file {start}.")
     return found
+
+
+def _computable(setting: Workload, options: Options, device: str) -> None:
+    """Raises: UsageError where the precision would cost time instead of saving it."""
+    if options.precision == "bf16" and device == "cpu" and models.has_depthwise(setting.student):
+        raise UsageError(
+            f"precision=bf16: {setting.student} has depthwise convolutions, which are slower in bfloat16 on a CPU. "
+            "Use precision=fp32, or a GPU."
+        )
 
 
 def is_file(start: str) -> bool:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from absld_search.core import speed
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
-from absld_search.core.data import Split
+from absld_search.core.data import Batch, Split
+from absld_search.core.graphs import Replayed
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
 from absld_search.core.selection import RULES
+from absld_search.core.speed import Speed
 
 
 class NonFinite(ArithmeticError):
@@ -61,6 +64,8 @@ class Options:
     nesterov: bool = knob(False, doc="SGD with Nesterov's momentum: the Fair-ARD and DAFA releases")
     selection: str = knob("last", options=RULES, doc="which looked-at epoch's weights count; oracle: looks at test")
     drop_once: bool = knob(False, doc="only the first drop of the rate: the slip in ARD's, IAD's, Fair-ARD's release")
+    precision: str = knob("fp32", options=speed.PRECISIONS, doc="bf16: the student in bfloat16, losses not")
+    compile: bool = knob(False, doc="compile the student: minutes the first time, then kept in the cache folder")
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,17 @@ class Trainer:
         options: Options | None = None,
         warm_up: WarmUp | None = None,
         monitor: Split | None = None,
+        how: Speed | None = None,
     ) -> None:
         self.student, self.method, self.teachers = student, method, teachers
         self.train, self.schedule, self.seed = train, schedule, seed
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
+        device = train.labels.device
+        self.speed = replace(how or Speed(), compile_for=schedule.batch_size if self.options.compile else 0)
+        speed.choose(student, self.speed)
+        if self.options.precision != "fp32":
+            self.teachers = {role: speed.InFloat(teacher, device) for role, teacher in teachers.items()}
         self.average = WeightAverage(self.options.averaging_decay)
         self.epoch = 0
         self.optimizer = torch.optim.SGD(
@@ -109,11 +120,12 @@ class Trainer:
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
             nesterov=self.options.nesterov,
+            foreach=True,  # a call for all parameters, on the CPU too
         )
         drops = schedule.drops()[:1] if self.options.drop_once else schedule.drops()
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, drops, schedule.lr_factor)
         for each in (method, *([warm_up.method] if warm_up else [])):
-            each.setup(train.num_classes, train.labels.device)
+            each.setup(train.num_classes, device)
 
     @property
     def deployed(self) -> nn.Module:
@@ -145,15 +157,23 @@ class Trainer:
     def _batches(self, method: Method, number: int) -> ClassMeans:
         self.student.train()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
+        step: Callable[[Batch], None] = lambda batch: self._step(method, means, batch)  # noqa: E731
+        if self.speed.graphs and method.repeatable() and self.train.labels.is_cuda:
+            step = Replayed(step, self.schedule.batch_size)
         for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
-            loss, per_sample = method.step(self.student, self.teachers, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
+            step(batch)
         if not math.isfinite(means.overall()["loss"]):
             raise NonFinite("loss", number)
         return means
+
+    def _step(self, method: Method, means: ClassMeans, batch: Batch) -> None:
+        """One batch. Nothing in here waits for the device."""
+        with speed.autocast(batch.x.device, self.options.precision):
+            loss, per_sample = method.step(self.student, self.teachers, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
 
     def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
         """Class means of what the method measures before an epoch. Draws from a generator state of its own:
