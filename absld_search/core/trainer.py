@@ -16,6 +16,7 @@ from absld_search.core.data import Split
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
+from absld_search.core.schedules import Schedule, go_on, scheduler
 
 
 class NonFinite(ArithmeticError):
@@ -23,23 +24,6 @@ class NonFinite(ArithmeticError):
 
     def __init__(self, where: str, epoch: int) -> None:
         super().__init__(f"nonfinite:{where}@{epoch}")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Optimizer and schedule, equal for all compared methods: SGD, step-wise decay."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[float, ...]  # fractions of `epochs`
-    lr_factor: float
-
-    def drops(self) -> list[int]:
-        """After which epochs the rate is multiplied by `lr_factor`."""
-        return [max(1, round(at * self.epochs)) for at in self.milestones]
 
 
 @dataclass(frozen=True)
@@ -108,8 +92,7 @@ class Trainer:
             weight_decay=schedule.weight_decay,
             nesterov=self.options.nesterov,
         )
-        drops = schedule.drops()[:1] if self.options.drop_once else schedule.drops()
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, drops, schedule.lr_factor)
+        self.scheduler = scheduler(schedule, self.optimizer, self.options.drop_once)
         for each in (method, *([warm_up.method] if warm_up else [])):
             each.setup(train.num_classes, train.labels.device)
 
@@ -170,7 +153,7 @@ class Trainer:
 
     def _take_average(self, number: int) -> None:
         options, method = self.options, self.method
-        started = number > round(options.averaging_start * self.schedule.epochs)
+        started = number > round(options.averaging_start * self.schedule.horizon)
         if options.averaging == "none" or not started:
             return
         if options.averaging == "fawa":
@@ -181,11 +164,11 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         """Where the method of epoch `number` stands, counted from where it took over."""
-        now = self.optimizer.param_groups[0]["lr"] / self.schedule.learning_rate
+        now = self.schedule.lr_scale(number, self.optimizer.param_groups[0]["lr"])
         first = self.warm_up.epochs if self.warm_up else 0
         if number <= first:
             return Epoch(number, first, now)
-        return Epoch(number - first, self.schedule.epochs - first, now)
+        return Epoch(number - first, self.schedule.horizon - first, now)
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
@@ -215,7 +198,7 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        go_on(self.scheduler, state["scheduler"])
         self.method.load_state_dict(state["method"])
         if self.warm_up:
             self.warm_up.method.load_state_dict(state["warm_up"])
