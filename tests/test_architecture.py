@@ -45,8 +45,17 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch"},
     ),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/schedules.py": ({"words", "core.methods.knobs"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.schedules",
+        },
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (
@@ -66,6 +75,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/config.py": (LIGHT | {CORE}, {"safetensors"}),
     "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
+    "absld_search/core/rungs.py": (
+        {"words", "core.checkpoints", "core.config", "core.records", "core.results", "core.trial"},
+        {"torch", "filelock"},
+    ),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
     "absld_search/search/stats.py": (set(), {"numpy", "scipy"}),
     "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
