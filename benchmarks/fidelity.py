@@ -215,8 +215,9 @@ def collected(study: Study) -> fidelity_report.Found:
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results/fidelity"), show_default=True)
+@click.option("--image", type=click.Path(path_type=Path), default=Path("docs/images/fidelity.png"), show_default=True)
 @click.option("--report-only", is_flag=True, help="Train nothing.")
-def main(name: str, configs: int, seeds: int, data_dir: Path, out: Path, report_only: bool) -> None:
+def main(name: str, configs: int, seeds: int, data_dir: Path, out: Path, image: Path, report_only: bool) -> None:
     """Train every configuration every way, and say how well the short trainings rank."""
     try:
         setting = workload(name)
@@ -228,7 +229,7 @@ def main(name: str, configs: int, seeds: int, data_dir: Path, out: Path, report_
         sys.exit(2)
     whole = TrialConfig.from_words({"schedule": "wsd"}, name)
     leaves = {budget: at(whole, budget).schedule.branch_at for budget in study.budgets}
-    click.echo(fidelity_report.write(collected(study), leaves, out))
+    click.echo(fidelity_report.write(collected(study), leaves, out, image))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,8 +136,8 @@ def ends(found: Found) -> list[dict[str, Any]]:
     return result
 
 
-def write(found: Found, leaves: Mapping[int, int], out: Path) -> str:
-    """OUT/<workload>.json, .md and .png; the Markdown is the answer."""
+def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> str:
+    """OUT/<workload>.json and .md, and a picture of all that OUT holds; the Markdown is the answer."""
     facts: dict[str, Any] = {
         "workload": found.workload,
         "configs": found.configs,
@@ -150,71 +151,108 @@ def write(found: Found, leaves: Mapping[int, int], out: Path) -> str:
     timing.write(out, found.workload, facts)
     text = markdown(facts)
     (out / f"{found.workload}.md").write_text(text, encoding="utf-8")
-    picture(facts, out / f"{found.workload}.png")
+    picture([json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))], image)
     return text
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """The tables."""
-    head = f"{facts['workload']}: {facts['configs']} configurations, seeds {facts['seeds']}, budgets {facts['budgets']}"
-    by = {(row["way"], row["budget"], row["objective"]): row for row in facts["rows"]}
-    words = list(OBJECTIVES.values())
-    lines = [f"{head}.", "", "| rung | epochs | " + " | ".join(f"Spearman, {word}" for word in words)
-             + " | " + " | ".join(f"regret, {word}" for word in words)
-             + " | " + " | ".join(f"best survives, {word}" for word in words) + " |", "|---" * 11 + "|"]  # fmt: skip
-    for way, budget in dict.fromkeys((row["way"], row["budget"]) for row in facts["rows"]):
-        found = [by[way, budget, name] for name in OBJECTIVES]
-        cells = [f"{row['spearman']:.2f} [{row['interval'][0]:.2f}, {row['interval'][1]:.2f}]" for row in found]
-        cells += [f"{100 * row['regret']:.1f}" for row in found] + [f"{row['survives']:.2f}" for row in found]
-        lines.append(f"| {way} | {budget} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *_more(facts)]) + "\n"
+    """Five tables: agreement, decisions, differences between ways, successive halving, the two schedules' ends."""
+    head = (
+        f"{facts['workload']}: {facts['configs']} configurations, seeds {facts['seeds']}, budgets {facts['budgets']}."
+    )
+    parts = [_agreement(facts), _decisions(facts), _differences(facts), _halvings(facts), _ends(facts)]
+    return "\n\n".join([head, *parts]) + "\n"
 
 
-def _more(facts: Mapping[str, Any]) -> list[str]:
-    words = OBJECTIVES
-    lines = ["| difference of Spearman | epochs | " + " | ".join(words.values()) + " |", "|---" * 5 + "|"]
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def _of(several: list[dict[str, Any]], **place: Any) -> list[dict[str, Any]]:
+    return [row for row in several if all(row[name] == value for name, value in place.items())]
+
+
+def _rungs(facts: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:
+    """(first cells, a row for each objective) of every rung."""
+    places = dict.fromkeys((row["way"], row["budget"]) for row in facts["rows"])
+    return [([way, str(budget)], _of(facts["rows"], way=way, budget=budget)) for way, budget in places]
+
+
+def _between(value: float, ends: list[float], form: str, unit: float = 1) -> str:
+    return f"{unit * value:{form}} [{unit * ends[0]:{form}}, {unit * ends[1]:{form}}]"
+
+
+def _agreement(facts: Mapping[str, Any]) -> str:
+    head = ["rung", "epochs", *(f"Spearman, {word}" for word in OBJECTIVES.values())]
+    lines = [[*first, *(_between(row["spearman"], row["interval"], ".2f") for row in found)]
+             for first, found in _rungs(facts)]  # fmt: skip
+    return _table(head, lines)
+
+
+def _decisions(facts: Mapping[str, Any]) -> str:
+    asked = [f"{what}, {word}" for what in ("regret", "best survives") for word in OBJECTIVES.values()]
+    lines = []
+    for first, found in _rungs(facts):
+        cells = [f"{100 * row['regret']:.1f}" for row in found] + [f"{row['survives']:.2f}" for row in found]
+        lines.append([*first, *cells])
+    return _table(["rung", "epochs", *asked], lines)
+
+
+def _differences(facts: Mapping[str, Any]) -> str:
     places = dict.fromkeys((row["first"], row["second"], row["budget"]) for row in facts["differences"])
+    lines = []
     for first, second, budget in places:
-        found = [r for r in facts["differences"] if (r["first"], r["second"], r["budget"]) == (first, second, budget)]
-        cells = [f"{r['difference']:+.2f} [{r['interval'][0]:+.2f}, {r['interval'][1]:+.2f}]" for r in found]
-        lines.append(f"| {first} less {second} | {budget} | " + " | ".join(cells) + " |")
-    lines += ["", "| successive halving | epochs | " + " | ".join(f"regret, {word}" for word in words.values()) + " |",
-              "|---" * 5 + "|"]  # fmt: skip
+        found = _of(facts["differences"], first=first, second=second, budget=budget)
+        cells = [_between(row["difference"], row["interval"], "+.2f") for row in found]
+        lines.append([f"{first} less {second}", str(budget), *cells])
+    return _table(["difference of Spearman", "epochs", *OBJECTIVES.values()], lines)
+
+
+def _halvings(facts: Mapping[str, Any]) -> str:
+    lines = []
     for way in ("full", *WAYS):
-        found = [row for row in facts["halvings"] if row["way"] == way]
-        regrets = " | ".join(f"{100 * row['regret']:.1f}" for row in found)
-        lines.append(f"| {way} | {found[0]['epochs']} | {regrets} |")
-    lines += ["", "| whole training, test | step, mean (best) | wsd, mean (best) | wsd less step | Spearman |",
-              "|---" * 5 + "|"]  # fmt: skip
+        found = _of(facts["halvings"], way=way)
+        lines.append([way, str(found[0]["epochs"]), *(f"{100 * row['regret']:.1f}" for row in found)])
+    return _table(["successive halving", "epochs", *(f"regret, {word}" for word in OBJECTIVES.values())], lines)
+
+
+def _ends(facts: Mapping[str, Any]) -> str:
+    head = ["whole training, test", "step, mean (best)", "wsd, mean (best)", "wsd less step", "Spearman"]
+    lines = []
     for row in facts["ends"]:
-        low, high = row["interval"]
-        gain = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         pair = [f"{100 * row[kind]:.1f} ({100 * row[f'best_{kind}']:.1f})" for kind in ("step", "wsd")]
-        lines.append(f"| {words[row['objective']]} | {pair[0]} | {pair[1]} | {gain} | {row['spearman']:.2f} |")
-    return lines
+        gain = _between(row["difference"], row["interval"], "+.1f", 100)
+        lines.append([OBJECTIVES[row["objective"]], *pair, gain, f"{row['spearman']:.2f}"])
+    return _table(head, lines)
 
 
-def picture(facts: Mapping[str, Any], path: Path) -> None:
-    """Spearman over budget, a panel for each objective."""
+def picture(several: list[Mapping[str, Any]], path: Path) -> None:
+    """Spearman over budget, a panel for each objective and a row for each workload."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
-    for panel, (name, word) in zip(panels, OBJECTIVES.items(), strict=True):
-        mine = [row for row in facts["rows"] if row["objective"] == name]
-        for place, way in enumerate(WAYS):
-            _line(panel, [row for row in mine if row["way"] == way], way, 1.04 ** (place - 1.5))
-        ceiling = next(row["spearman"] for row in mine if row["way"] == "full")
-        panel.axhline(ceiling, color="grey", linestyle="--", label="whole training, another seed")
-        panel.set(title=word, xscale="log", xlabel="epochs of the rung", xticks=facts["budgets"])
-        panel.set_xticklabels([str(budget) for budget in facts["budgets"]])
-        panel.minorticks_off()
-    panels[0].set_ylabel("Spearman with the final ranking")
-    panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    size, rows = (11, 3.6 * len(several)), len(several)
+    figure, panels = pyplot.subplots(rows, 3, sharey=True, squeeze=False, figsize=size, layout="constrained")
+    for line, facts in zip(panels, several, strict=True):
+        for panel, name in zip(line, OBJECTIVES, strict=True):
+            _panel(panel, facts, name)
+        line[0].set_ylabel(f"{facts['workload']}: Spearman with the end")
+    panels[0, 0].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _panel(panel: Any, facts: Mapping[str, Any], name: str) -> None:
+    for place, way in enumerate(WAYS):
+        _line(panel, _of(facts["rows"], objective=name, way=way), way, 1.04 ** (place - 1.5))
+    ceiling = _of(facts["rows"], objective=name, way="full")[0]["spearman"]
+    panel.axhline(ceiling, color="grey", linestyle="--", label="whole training")
+    panel.set(title=OBJECTIVES[name], xscale="log", xlabel="epochs of the rung", xticks=facts["budgets"])
+    panel.set_xticklabels([str(budget) for budget in facts["budgets"]])
+    panel.minorticks_off()
 
 
 def _line(panel: Any, mine: list[dict[str, Any]], way: str, shift: float) -> None:

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
+TIMES = 1000  # samples, of each kind
 
 
 def spearman(first: Array, second: Array) -> float:
@@ -49,16 +50,16 @@ def halving(rungs: list[Array], eta: float = 3) -> tuple[int, list[int]]:
     return int(alive[0]), entered
 
 
-def resampled(count: int, times: int = 2000, seed: int = 0) -> Iterator[Rows]:
+def resampled(count: int, seed: int = 0) -> Iterator[Rows]:
     """Bootstrap samples of `count` places."""
     rng = np.random.default_rng(seed)
-    return (rng.integers(0, count, count) for _ in range(times))
+    return (rng.integers(0, count, count) for _ in range(TIMES))
 
 
-def subsets(count: int, times: int = 2000, seed: int = 0, share: float = 2 / 3) -> Iterator[Rows]:
+def subsets(count: int, seed: int = 0, share: float = 2 / 3) -> Iterator[Rows]:
     """Random `share`s of `count` places, in random order, so that equal values are told apart at random."""
     rng = np.random.default_rng(seed)
-    return (rng.permutation(count)[: round(share * count)] for _ in range(times))
+    return (rng.permutation(count)[: round(share * count)] for _ in range(TIMES))
 
 
 def interval(of: Callable[[Rows], float], count: int, level: float = 0.95) -> tuple[float, float]:
