@@ -32,7 +32,7 @@ from absld_search.core.rungs import at, run_rung, rungs
 from absld_search.core.trainer import EpochEnd, NonFinite
 from absld_search.words import UsageError
 from absld_search.workloads import Workload, workload
-from benchmarks import fidelity_report
+from benchmarks import fidelity_page, fidelity_report
 
 PLAIN = ({"method": "rslad"}, {"method": "trades"}, {"method": "sat"})
 GRACE = {"digits": 3}  # epochs of the lowest rung; 1 elsewhere
@@ -192,21 +192,32 @@ def run(study: Study) -> None:
 
 
 def collected(study: Study) -> fidelity_report.Found:
-    """The numbers of every way at every budget, from what is there; whole seeds only."""
+    """The numbers of every way at every budget, from what is there; of whole seeds only. Raises: UsageError."""
     there = stored(study)
-    whole = [seed for seed in study.seeds if all(t.key(study) in there for t in tasks(study) if t.seed == seed)]
-    found = fidelity_report.Found(study.setting.name, study.configs, tuple(whole), study.budgets)
+    seeds = _whole(study, there, ("full", "trunk", "compressed", "clock"))
+    ended = (*seeds, *(seed for seed in _whole(study, there, ("full",)) if seed not in seeds))
+    if not seeds:
+        raise UsageError(f"{study.file} holds no seed whole yet; run the command without --report-only.")
+    found = fidelity_report.Found(study.setting.name, study.configs, seeds, ended, study.budgets)
     for task in tasks(study):
-        if task.seed in whole:
-            line = there[task.key(study)]
-            place = task.number, whole.index(task.seed)
-            found.put(task.way, task.budget, *place, line["val"].get(str(task.budget), {}))
-            if task.way == "full":
-                for budget in study.budgets[:-1]:
-                    found.put("truncated", budget, *place, line["val"].get(str(budget), {}))
-            if task.budget == study.setting.epochs:
-                found.put(f"{task.way} test", task.budget, *place, line["test"])
+        if task.seed in seeds or (task.seed in ended and task.way == "full"):
+            _put(found, study, task, there[task.key(study)])
     return found
+
+
+def _whole(study: Study, there: Mapping[str, Any], ways: tuple[str, ...]) -> tuple[int, ...]:
+    """The seeds of which every training of these ways is there."""
+    lacks = {task.seed for task in tasks(study) if task.way in ways and task.key(study) not in there}
+    return tuple(seed for seed in study.seeds if seed not in lacks)
+
+
+def _put(found: fidelity_report.Found, study: Study, task: Task, line: Mapping[str, Any]) -> None:
+    budgets = study.budgets if task.way == "full" else (task.budget,)
+    for budget in budgets:
+        way = "truncated" if budget < task.budget else task.way
+        found.put(way, budget, task.number, task.seed, line["val"].get(str(budget), {}))
+    if task.budget == study.setting.epochs:
+        found.put(f"{task.way} test", task.budget, task.number, task.seed, line["test"])
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -224,12 +235,13 @@ def main(name: str, configs: int, seeds: int, data_dir: Path, out: Path, image: 
         study = Study(setting, configs, tuple(range(seeds)), out, Folders(str(data_dir.absolute()), ""))
         if not report_only:
             run(study)
+        found = collected(study)
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     whole = TrialConfig.from_words({"schedule": "wsd"}, name)
     leaves = {budget: at(whole, budget).schedule.branch_at for budget in study.budgets}
-    click.echo(fidelity_report.write(collected(study), leaves, out, image))
+    click.echo(fidelity_page.write(found, leaves, out, image))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_the_command_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fidelity.teacher_making, "ensure_teacher", lambda *_: None)
     asked = ["--workload", SMOKE, "--configs", "6", "--seeds", "2", "--out", str(tmp_path)]
     asked += ["--image", str(tmp_path / "picture.png")]
+    nothing = CliRunner().invoke(fidelity.main, [*asked, "--report-only"])
+    assert nothing.exit_code == 2 and "holds no seed whole yet" in nothing.output
     assert CliRunner().invoke(fidelity.main, asked).exit_code == 1
     with open(study(tmp_path).file, "a") as handle:
         handle.write('{"key": "torn')
@@ -107,6 +110,22 @@ def test_the_command_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     CliRunner().invoke(fidelity.main, [*asked, "--report-only"])
     assert len(keys) == len([key for key in seen if key != "stopped"])
+
+
+def test_whole_trainings_of_further_seeds_are_truth(tmp_path: Path) -> None:
+    """The rungs of seed 0 are held against seeds that they do not share."""
+    asked = study(tmp_path, seeds=3)
+    for task in fidelity.tasks(asked):
+        line = made_up(asked, task)
+        line["test"] = {name: value + task.seed for name, value in line["test"].items()}
+        if task.seed == 0 or (task.seed == 2 and task.way == "full"):
+            with open(asked.file, "a") as handle:
+                handle.write(json.dumps(line) + "\n")
+    found = fidelity.collected(asked)
+    assert (found.seeds, found.ended) == ((0,), (0, 2))
+    numbers = np.arange(1, 7) / 10
+    assert found.truth("robust_cvar", 0) == pytest.approx(numbers + 2)
+    assert found.cheap("clock", 1, "robust_cvar")[3:, 0] == pytest.approx(numbers[3:] - 0.01)
 
 
 def test_a_failed_training_ranks_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def scheduler(schedule: Schedule, optimizer: Optimizer, drop_once: bool = False)
     return MultiStepLR(optimizer, drops, schedule.lr_factor)
 
 
-def go_on(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
+def restore(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
     """Take the state back, after the optimizer took its own: a branch has other rates than its trunk stored."""
     scheduler.load_state_dict(dict(state))
     if isinstance(scheduler, LambdaLR):

@@ -16,7 +16,7 @@ from absld_search.core.data import Split
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
-from absld_search.core.schedules import Schedule, go_on, scheduler
+from absld_search.core.schedules import Schedule, restore, scheduler
 
 
 class NonFinite(ArithmeticError):
@@ -198,7 +198,7 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
-        go_on(self.scheduler, state["scheduler"])
+        restore(self.scheduler, state["scheduler"])
         self.method.load_state_dict(state["method"])
         if self.warm_up:
             self.warm_up.method.load_state_dict(state["warm_up"])
