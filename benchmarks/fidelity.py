@@ -198,11 +198,18 @@ def collected(study: Study) -> fidelity_report.Found:
     ended = (*seeds, *(seed for seed in _whole(study, there, ("full",)) if seed not in seeds))
     if not seeds:
         raise UsageError(f"{study.file} holds no seed whole yet; run the command without --report-only.")
-    found = fidelity_report.Found(study.setting.name, study.configs, seeds, ended, study.budgets)
+    found = fidelity_report.Found(study.setting.name, study.configs, seeds, ended, study.budgets, _knobs(study))
     for task in tasks(study):
         if task.seed in seeds or (task.seed in ended and task.way == "full"):
             _put(found, study, task, there[task.key(study)])
     return found
+
+
+def _knobs(study: Study) -> dict[str, np.ndarray]:
+    """What a short training may favour; temperatures that never move have rate 0, those of no temperatures too."""
+    several = configurations(study.setting, study.configs)
+    unsaid = {"learning_rate": study.setting.learning_rate, "temperature_lr": 0.0}
+    return {name: np.array([words.get(name, value) for words in several]) for name, value in unsaid.items()}
 
 
 def _whole(study: Study, there: Mapping[str, Any], ways: tuple[str, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.fidelity_report import OBJECTIVES, WAYS, Found, differences, ends, halvings, rows
+from benchmarks.fidelity_report import OBJECTIVES, WAYS, Found, differences, ends, halvings, rows, tilts
 
 
 def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> str:
@@ -23,6 +23,7 @@ def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> st
         "budgets": list(found.budgets),
         "rows": rows(found),
         "differences": differences(found),
+        "tilts": tilts(found),
         "halvings": halvings(found, leaves),
         "ends": ends(found),
     }
@@ -34,11 +35,11 @@ def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> st
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """Five tables: agreement, decisions, differences between ways, successive halving, the two schedules' ends."""
+    """Tables: agreement, decisions, differences between ways, bias by knob, halving, the two schedules' ends."""
     head = (
         f"{facts['workload']}: {facts['configs']} configurations, seeds {facts['seeds']}, budgets {facts['budgets']}."
     )
-    parts = [_agreement(facts), _decisions(facts), _differences(facts), _halvings(facts), _ends(facts)]
+    parts = [_agreement(facts), _decisions(facts), _differences(facts), _tilts(facts), _halvings(facts), _ends(facts)]
     return "\n\n".join([head, *parts]) + "\n"
 
 
@@ -84,6 +85,15 @@ def _differences(facts: Mapping[str, Any]) -> str:
         cells = [_between(row["difference"], row["interval"], "+.2f") for row in found]
         lines.append([f"{first} less {second}", str(budget), *cells])
     return _table(["difference of Spearman", "epochs", *OBJECTIVES.values()], lines)
+
+
+def _tilts(facts: Mapping[str, Any]) -> str:
+    lines = []
+    for knob, way, budget in dict.fromkeys((row["knob"], row["way"], row["budget"]) for row in facts["tilts"]):
+        found = _of(facts["tilts"], knob=knob, way=way, budget=budget)
+        cells = [_between(row["tilt"], row["interval"], "+.2f") for row in found]
+        lines.append([f"{knob}, {way}", str(budget), *cells])
+    return _table(["places gained by high values of", "epochs", *OBJECTIVES.values()], lines)
 
 
 def _halvings(facts: Mapping[str, Any]) -> str:

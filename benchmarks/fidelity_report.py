@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from benchmarks import ranking
 from benchmarks.ranking import Array
@@ -27,6 +28,7 @@ class Found:
     seeds: tuple[int, ...]  # of which all is there
     ended: tuple[int, ...]  # these, and those of which the whole trainings are: the truth
     budgets: tuple[int, ...]
+    knobs: Mapping[str, Array] = field(default_factory=dict)  # (configurations,) of what a rung may be biased by
     values: dict[tuple[str, int, str], Array] = field(default_factory=dict)
 
     def put(self, way: str, budget: int, number: int, seed: int, metrics: Mapping[str, float]) -> None:
@@ -98,6 +100,28 @@ def _difference(found: Found, first: str, second: str, budget: int, name: str) -
     place = {"first": first, "second": second, "budget": budget, "objective": name}
     everywhere = gain(np.arange(found.configs))
     return {**place, "difference": everywhere, "interval": ranking.interval(gain, found.configs)}
+
+
+def tilts(found: Found) -> list[dict[str, Any]]:
+    """Which values of a knob a rung ranks too high: Spearman of the knob with (place in the rung less final place),
+    places counted from the worst; above 0 the rung favours high values."""
+    asked = [(way, budget) for budget in found.budgets[:-1] for way in WAYS] + [("full", found.whole)]
+    return [
+        _tilt(found, way, budget, name, knob) for knob in found.knobs for name in OBJECTIVES for way, budget in asked
+    ]
+
+
+def _tilt(found: Found, way: str, budget: int, name: str, knob: str) -> dict[str, Any]:
+    cheap = found.cheap(way, budget, name)
+    pairs = [(cheap[:, seed], found.truth(name, seed)) for seed in range(cheap.shape[1])]
+
+    def tilt(rows: Any) -> float:
+        gains = [rankdata(a[rows]) - rankdata(b[rows]) for a, b in pairs]
+        return float(np.mean([ranking.spearman(found.knobs[knob][rows], gain) for gain in gains]))
+
+    place = {"way": way, "budget": budget, "objective": name, "knob": knob}
+    everywhere = tilt(np.arange(found.configs))
+    return {**place, "tilt": everywhere, "interval": ranking.interval(tilt, found.configs)}
 
 
 def halvings(found: Found, leaves: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ from absld_search.core.files import Folders
 from absld_search.core.rungs import at
 from absld_search.core.trial import run_trial
 from absld_search.workloads import DIGITS, workload
-from benchmarks import fidelity, ranking
+from benchmarks import fidelity, fidelity_report, ranking
 from benchmarks.fidelity import Study, Task
+from benchmarks.fidelity_report import Found
 
 VALUES = st.lists(st.integers(0, 9), min_size=3, max_size=40)
 SMOKE = "digits-smoke"
@@ -126,6 +127,19 @@ def test_whole_trainings_of_further_seeds_are_truth(tmp_path: Path) -> None:
     numbers = np.arange(1, 7) / 10
     assert found.truth("robust_cvar", 0) == pytest.approx(numbers + 2)
     assert found.cheap("clock", 1, "robust_cvar")[3:, 0] == pytest.approx(numbers[3:] - 0.01)
+
+
+def test_a_rung_that_favours_a_knob_is_found_out() -> None:
+    knob, rng = np.arange(40.0), np.random.default_rng(0)
+    found = Found("digits", 40, (0,), (0, 1), (1, 3), {"learning_rate": knob})
+    for number in range(40):
+        truth, noise = rng.normal(), rng.normal() / 10
+        for way, value in (("fair", truth + noise), ("biased", truth + knob[number] / 10)):
+            found.put(way, 1, number, 0, {"robust_cvar": value})
+        for seed in (0, 1):
+            found.put("full test", 3, number, seed, {"robust_cvar": truth})
+    fair, biased = (fidelity_report._tilt(found, way, 1, "robust_cvar", "learning_rate") for way in ("fair", "biased"))
+    assert biased["interval"][0] > 0.5 and fair["interval"][0] < 0 < fair["interval"][1]
 
 
 def test_a_failed_training_ranks_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
