@@ -54,6 +54,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),
+    "absld_search/core/schedules.py": ({"words", "core.methods.knobs"}, {"torch"}),
     "absld_search/core/trainer.py": (
         {
             "core.methods.base",
@@ -65,6 +66,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "core.selection",
             "core.speed",
             "core.graphs",
+            "core.schedules",
         },
         {"torch"},
     ),  # fmt: skip
@@ -85,6 +87,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/config.py": (LIGHT | {CORE}, {"safetensors"}),
     "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
+    "absld_search/core/rungs.py": (
+        {"words", "core.checkpoints", "core.config", "core.records", "core.results", "core.trial"},
+        {"torch", "filelock"},
+    ),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
     "absld_search/search/stats/": ({"core.metrics", "search.stats."}, {"numpy", "scipy"}),
     "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),

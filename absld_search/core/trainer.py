@@ -18,6 +18,7 @@ from absld_search.core.graphs import Replayed
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
+from absld_search.core.schedules import Schedule, restore, scheduler
 from absld_search.core.selection import RULES
 from absld_search.core.speed import Speed
 
@@ -27,23 +28,6 @@ class NonFinite(ArithmeticError):
 
     def __init__(self, where: str, epoch: int) -> None:
         super().__init__(f"nonfinite:{where}@{epoch}")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Optimizer and schedule, equal for all compared methods: SGD, step-wise decay."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[float, ...]  # fractions of `epochs`
-    lr_factor: float
-
-    def drops(self) -> list[int]:
-        """After which epochs the rate is multiplied by `lr_factor`."""
-        return [max(1, round(at * self.epochs)) for at in self.milestones]
 
 
 @dataclass(frozen=True)
@@ -122,8 +106,7 @@ class Trainer:
             nesterov=self.options.nesterov,
             foreach=True,  # a call for all parameters, on the CPU too
         )
-        drops = schedule.drops()[:1] if self.options.drop_once else schedule.drops()
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, drops, schedule.lr_factor)
+        self.scheduler = scheduler(schedule, self.optimizer, self.options.drop_once)
         for each in (method, *([warm_up.method] if warm_up else [])):
             each.setup(train.num_classes, device)
 
@@ -192,7 +175,7 @@ class Trainer:
 
     def _take_average(self, number: int) -> None:
         options, method = self.options, self.method
-        started = number > round(options.averaging_start * self.schedule.epochs)
+        started = number > round(options.averaging_start * self.schedule.horizon)
         if options.averaging == "none" or not started:
             return
         if options.averaging == "fawa":
@@ -203,11 +186,11 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         """Where the method of epoch `number` stands, counted from where it took over."""
-        now = self.optimizer.param_groups[0]["lr"] / self.schedule.learning_rate
+        now = self.schedule.lr_scale(number, self.optimizer.param_groups[0]["lr"])
         first = self.warm_up.epochs if self.warm_up else 0
         if number <= first:
             return Epoch(number, first, now)
-        return Epoch(number - first, self.schedule.epochs - first, now)
+        return Epoch(number - first, self.schedule.horizon - first, now)
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
@@ -237,7 +220,7 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        restore(self.scheduler, state["scheduler"])
         self.method.load_state_dict(state["method"])
         if self.warm_up:
             self.warm_up.method.load_state_dict(state["warm_up"])

@@ -40,10 +40,10 @@ def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seco
             return finished
         torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
         with torch.random.fork_rng():
-            return _Run(config, folder, report, checkpoint_seconds).run()
+            return Run(config, folder, report, checkpoint_seconds).run()
 
 
-class _Run:
+class Run:
     """What one call of `run_trial` holds on to."""
 
     def __init__(self, config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float) -> None:
