@@ -40,13 +40,23 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/metrics.py": (set(), {"numpy"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
+    "absld_search/core/logit_bank.py": ({"core.data", "core.logit_blocks"}, {"numpy", "torch"}),
     "absld_search/core/methods/": (
-        {"words", "core.attacks", "core.losses", "core.data", "core.methods."},
+        {"words", "core.attacks", "core.losses", "core.data", "core.logit_bank", "core.methods."},
         {"torch"},
     ),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.logit_bank",
+        },
         {"torch"},
     ),
     "absld_search/core/evaluation.py": (
@@ -54,7 +64,16 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy"},
     ),
     "absld_search/core/teachers.py": (
-        {"workloads", "words", "core.models", "core.data", "core.files", "core.teacher_files", "core.robustbench_zoo"},
+        {
+            "workloads",
+            "words",
+            "core.models",
+            "core.data",
+            "core.files",
+            "core.teacher_files",
+            "core.robustbench_zoo",
+            "core.logit_bank",
+        },
         {"torch", "safetensors", "filelock"},
     ),
     "absld_search/core/teacher_files.py": ({"words", "core.models", "core.files"}, {"torch", "safetensors"}),

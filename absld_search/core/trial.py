@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.torch
@@ -19,6 +20,7 @@ from absld_search.workloads import (
     workload,
 )
 
+TEACHER_COUNTS = "teacher_counts.json"  # {role: how many images its network looked at, and how many were looked up}
 TEST_ATTACKS = ("clean", "pgd20", "cw20")
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
 
@@ -86,6 +88,8 @@ class _Run:
         epochs = self.config.schedule.epochs
         self.log.append(epochs, {**self.log.last(), **records.metrics_with_classes(outcomes)})
         records.save_student(self.folder, self.trainer.deployed)
+        counts = {role: asdict(asked.count) for role, asked in self.trainer.teachers.items()}
+        results.write_json(self.folder / TEACHER_COUNTS, counts)
         rows = (
             records.epoch_rows(key, self.log),
             records.class_rows(key, outcomes),
@@ -101,7 +105,7 @@ def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Train
     if is_file(config.options.init_from):
         student.load_state_dict(safetensors.torch.load_file(config.options.init_from), strict=True)
     method, names = config.build(), config.teacher_names
-    roles = {role: teacher(setting, name, train, config.folders) for role, name in names.items()}
+    roles = {role: teacher(setting, name, train, config.folders, config.seed) for role, name in names.items()}
     rest, monitor = _monitored(method, config, setting, train)
     options = (config.options, config.warm_up(), monitor)
     return Trainer(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)
