@@ -92,13 +92,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
     "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger"},
+        LIGHT | {CORE, "search.plan", "search.ledger", "search.resources"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (LIGHT | {"search.plan", "search.ledger"}, {"optuna"}),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
-    "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray", "torch"}),
+    "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/worker.py": ({"core.trial", "core.trainer", "search.resources"}, {"ray", "torch"}),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
         {"analysis.", "core.results", "core.metrics", "search.fronts", "search.stats"},

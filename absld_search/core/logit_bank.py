@@ -200,4 +200,6 @@ class LogitBank(Network):
 
 def estimate(images: int, num_views: int, num_classes: int, epochs: int, streams: int) -> int:
     """Bytes that the bank of one teacher comes to: a block for every epoch of every stream, at most."""
+    if not num_views:
+        return 0
     return logit_blocks.bytes_of(images, num_classes) * (1 if num_views == 1 else epochs * streams)
