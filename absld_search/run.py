@@ -16,6 +16,7 @@ import click
 from absld_search import catalog
 from absld_search.words import UsageError, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
+from absld_search.workloads import workload as named
 
 USAGE, INTERRUPTED = 2, 75
 
@@ -43,7 +44,9 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
-@click.option("--gpus-per-trial", type=float, default=0.0, show_default=True, help="May be a fraction.")
+@click.option(
+    "--gpus-per-trial", type=float, help="May be a fraction.  [default: with --device cuda the workload's, else 0]"
+)
 @click.option("--cpus-per-trial", type=float, default=1.0, show_default=True)
 @click.option("--max-concurrent", type=int, help="Trainings at a time.  [default: what the resources allow]")
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster; without it Ray starts on this machine.")
@@ -119,6 +122,7 @@ def _list() -> int:
 def _list_workloads() -> int:
     for setting in WORKLOADS.values():
         click.echo(f"{setting.name}\n    {setting.summary}\n    a training: {setting.cost}")
+        click.echo(f"    on a GPU: {setting.trials_per_gpu} at a time, unless --gpus-per-trial says otherwise")
         for need in needs(setting) or ["nothing"]:
             click.echo(f"    needs {need}")
     return 0
@@ -142,7 +146,9 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]
     show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)]), "--study", study])
     words["tracking_uri"] = words["tracking_uri"] or store_uri(out)
-    words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
+    words["device"] = words["device"] or ("cuda" if (words["gpus_per_trial"] or 0) > 0 else "cpu")
+    if words["gpus_per_trial"] is None:
+        words["gpus_per_trial"] = 1 / named(workload).trials_per_gpu if words["device"] == "cuda" else 0.0
     command = masked(shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]]))
     return Request(**{**words, "space": entry.name, "question": entry.question, "workload": workload,
                       "study": study, "out": out, "command": command, "show": show})  # fmt: skip

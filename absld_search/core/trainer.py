@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
 from absld_search.core.data import Batch, Split
 from absld_search.core.graphs import Replayed
+from absld_search.core.logit_bank import Count
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
@@ -125,6 +126,8 @@ class Trainer:
         number = self.epoch + 1
         method = self._method(number)
         method.start_epoch(self._epoch(number), self._measured(method, number))
+        for asked in self.teachers.values():
+            asked.start_epoch(number)
         torch.manual_seed(self.seed * 2_000_003 + number)
         rate = self.optimizer.param_groups[0]["lr"]
         means = self._batches(method, number)
@@ -213,6 +216,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "warm_up": self.warm_up.method.state_dict() if self.warm_up else {},
             "average": self.average.state_dict(),
+            "counts": {role: asdict(asked.count) for role, asked in self.teachers.items()},  # no part of any number
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -225,6 +229,8 @@ class Trainer:
         if self.warm_up:
             self.warm_up.method.load_state_dict(state["warm_up"])
         self.average.load_state_dict(state["average"])
+        for role, count in state.get("counts", {}).items():
+            self.teachers[role].count = Count(**count)
 
 
 def by_class(name: str, values: Tensor) -> dict[str, float]:

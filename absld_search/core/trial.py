@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from absld_search.workloads import (
     workload,
 )
 
+TEACHER_COUNTS = "teacher_counts.json"  # {role: how many images its network looked at, and how many were looked up}
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
 
 
@@ -120,6 +122,8 @@ class Run:
         chosen = {"selected_epoch": float(self.selection.epoch)} if self.selection.split else {}
         self.log.append(epochs, {**self.log.last(), **records.metrics_with_classes(logged), **chosen})
         records.save_student(self.folder, self.selected)
+        counts = {role: asdict(asked.count) for role, asked in self.trainer.teachers.items()}
+        results.write_json(self.folder / TEACHER_COUNTS, counts)
         rows = (
             records.epoch_rows(key, self.log),
             records.class_rows(key, outcomes),
@@ -135,7 +139,7 @@ def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Train
     if is_file(config.options.init_from):
         student.load_state_dict(safetensors.torch.load_file(config.options.init_from), strict=True)
     method, names = config.build(), config.teacher_names
-    roles = {role: teacher(setting, name, train, config.folders) for role, name in names.items()}
+    roles = {role: teacher(setting, name, train, config.folders, config.seed) for role, name in names.items()}
     rest, monitor = _monitored(method, config, setting, train)
     options = (config.options, config.warm_up(), monitor)
     return Trainer(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from absld_search.core import datasets, teachers
 from absld_search.core.files import cache_folder
 from absld_search.search import ledger as ledgers
+from absld_search.search import resources
 from absld_search.search.plan import Plan
 from absld_search.words import UsageError, masked
 
@@ -50,7 +50,7 @@ def _check_device(plan: Plan) -> None:
     request = plan.request
     if request.address:
         return _check_address(request.address)
-    cores = os.cpu_count() or 1
+    cores = resources.cores()
     if request.cpus_per_trial > cores:
         raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
     if request.gpus_per_trial > 0 or request.device == "cuda":

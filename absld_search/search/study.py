@@ -18,10 +18,11 @@ import ray
 from filelock import FileLock, Timeout
 from ray import tune
 
-from absld_search.core import data, results, teachers
+from absld_search.core import data, logit_bank, results, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
-from absld_search.search import tables
+from absld_search.core.views import count as view_count
+from absld_search.search import resources, tables
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
@@ -32,6 +33,7 @@ from absld_search.search.worker import train
 from absld_search.words import UsageError
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, 4, 75  # exit codes
+WORTH_A_WORD = 10_000_000  # bytes
 RETRIES = 2  # of a training whose worker died
 
 
@@ -108,6 +110,21 @@ class Study:
                     f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
                 )
 
+        self._say_logits()
+
+    def _say_logits(self) -> None:
+        """How much disk the teachers' logits come to, where that is worth a word."""
+        plan, names = self.plan, self.plan.teachers()
+        counts = data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)["counts"]
+        assert isinstance(counts, dict)
+        epochs = max(plan.config(arm.words, seed=0).schedule.epochs for arm in plan.arms)
+        streams = len({*plan.search_seeds, *plan.confirm_seeds})
+        views, classes = plan.setting.augmentation, len(counts["train"])
+        size = logit_bank.estimate(sum(counts["train"]), view_count(views), classes, epochs, streams) * len(names)
+        if size >= WORTH_A_WORD:
+            where = cache_folder() / "logits"
+            self.progress.say(f"the teachers' logits come to at most {size / 1e9:.1f} GB in {where}, until deleted")
+
     def _tune(self) -> None:
         """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
         try:
@@ -119,15 +136,15 @@ class Study:
         request = self.plan.request
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
-        resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+        share = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        trainable = tune.with_parameters(train, **where)
+        trainable = tune.with_parameters(train, gpus=request.gpus_per_trial, **where)
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring)),
                 num_samples=-1,
-                max_concurrent_trials=request.max_concurrent,
+                max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
                 trial_dirname_creator=_short_name,
                 reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
             ),
@@ -208,9 +225,12 @@ def ray_session(plan: Plan) -> Iterator[None]:
     os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
     address = plan.request.address or "local"
-    own = {"include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": resources.cores()}
+    joined: dict[str, Any] = {"runtime_env": {"env_vars": resources.ONE_THREAD}}  # its workers do not descend from us
+    more = own if address == "local" else joined
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with resources.one_thread_each():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except ConnectionError as error:
         raise UsageError(f"--address {address}: {error}") from None
     # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.

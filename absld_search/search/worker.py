@@ -11,15 +11,19 @@ import torch
 from ray import tune
 
 from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.search.resources import memory_fraction
 
 
-def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[str, Any]:
+def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0) -> dict[str, Any]:
     """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
 
     A failure that would repeat itself is reported, not raised: Tune retries only what the machine did.
     """
     # Where data and teachers lie is a matter of this start, not of the one that queued the job.
     config = TrialConfig.from_dict({**job["job"], "folders": folders})
+    share = memory_fraction(gpus)
+    if config.device == "cuda" and share:
+        torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
     folder = Path(trainings) / job["training"]
     seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
     began = time.monotonic()

@@ -179,14 +179,13 @@ def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
     assert teachers.facts(file)["sha256"] == facts["sha256"], "the recipe is deterministic"
 
 
-def test_tabulated_teacher_says_what_the_network_says() -> None:
+def test_a_trainings_teacher_says_what_the_network_says() -> None:
     setting = workload(SMOKE)
     train, _ = trial.data.load(setting.dataset, setting.split, "cpu")
-    tabulated = teacher_making.teacher(setting, "trades-wide", train)
+    bank = teacher_making.teacher(setting, "trades-wide", train)
     batch = next(train.batches(64, 0, 1))
-    asked = teachers.Network(tabulated.model).clean_logits(batch)
-    assert torch.allclose(tabulated.clean_logits(batch), asked, atol=1e-5)
-    assert isinstance(tabulated, teachers.Tabulated)
+    asked = teachers.Network(bank.model).clean_logits(batch)
+    assert torch.allclose(bank.clean_logits(batch), asked, atol=1e-5) and bank.count.looked_up == len(batch.y)
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

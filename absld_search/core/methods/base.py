@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from absld_search.core import attacks
 from absld_search.core.data import Batch
+from absld_search.core.logit_bank import Count
 from absld_search.core.losses import Objective, signals  # noqa: F401  part of the contract
 from absld_search.core.methods.knobs import checked, in_range, knob, knobs  # noqa: F401  part of the contract
 
@@ -21,6 +22,12 @@ Value = float | int | str | bool
 
 class Teacher(Protocol):
     """A trained network that methods learn from."""
+
+    count: Count
+
+    def start_epoch(self, number: int) -> None:
+        """Told by the trainer before the batches of epoch `number`."""
+        ...
 
     def clean_logits(self, batch: Batch) -> Tensor:
         """Its logits on the batch's views, (B, C), without gradient."""
