@@ -120,7 +120,15 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/worker.py": ({"core.trial", "core.trainer", "search.resources"}, {"ray", "torch"}),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
-        {"analysis.", "core.results", "core.metrics", "core.attack_names", "search.fronts", "search.stats", "search.stats."},
+        {
+            "analysis.",
+            "core.results",
+            "core.metrics",
+            "core.attack_names",
+            "search.fronts",
+            "search.stats.",
+            "search.stats",
+        },
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),
 }
