@@ -104,8 +104,8 @@ def test_every_name_has_a_direction():
         assert set(metrics.summary(kind, [True], [0], 1)) <= set(metrics.NAMES)
     assert metrics.NAMES["worst_class_robust_accuracy"] == metrics.NAMES["clean_accuracy"] == "max"
     assert {name for name, direction in metrics.NAMES.items() if direction == "min"} == {
-        "clean_nsd", "robust_nsd", "cw_nsd",
-    }  # fmt: skip
+        f"{kind}_nsd" for kind in metrics.KINDS
+    }
 
 
 def test_bad_input_is_refused():

@@ -59,9 +59,7 @@ class FabTargeted:
             left = left[~near]
         return found
 
-    def _towards(
-        self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, radius: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _towards(self, model: nn.Module, x: Tensor, y: Tensor, target: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """For each image the point found, or itself; and whether one was found within the radius (B,)."""
         found, near = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         state = _State(torch.arange(len(x), device=x.device), y, target, x, radius, x)
