@@ -147,7 +147,7 @@ def page(rows: Sequence[dict[str, Any]], students: Sequence[dict[str, Any]], lab
     return f"""# Cheap attacks in AutoAttack's place
 
 {machine["date"]}, `python -m benchmarks.proxies`: {len(students)} digits students of {len(RECIPES)} recipes,
-{len(labels)} test images, the same number of each class; radius {DIGITS.eps}; torch {machine["torch"]}. Under AutoAttack
+{len(labels)} test images, the same number of each class; radius {DIGITS.eps}; torch {machine["torch"]}. Under AA
 the students keep {100 * own.mean():.1f} % (from {100 * own.min():.1f} to {100 * own.max():.1f}).
 
 A pass is an image that goes forward through the network or backward. `cheaper`: AutoAttack's passes over the attack's.

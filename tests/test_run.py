@@ -117,7 +117,7 @@ def test_fronts_of_parquet_optuna_and_mlflow_are_one(study: Path) -> None:
 
 
 def recompute(tables: results.Tables, trials: pd.DataFrame) -> np.ndarray:
-    images = tables.images.to_pandas().query("split == 'val' and attack == 'pgd20'")
+    images = tables.images.to_pandas().query("split == 'val' and attack == 'apgd-ce'")
     found = []
     for config in trials.config:
         rows = images[images.training == f"{config}-s0"]

@@ -90,6 +90,11 @@ def write_shard(
     write_json(folder / "result.json", {"files": sizes, "result": dict(result)})
 
 
+def write_images(path: Path | str, image_rows: Rows) -> None:
+    """Write an images table alone. Raises: ValueError where rows do not fit the schema."""
+    _write_table(Path(path), _table(image_rows, SHARDS["images"], "images"))
+
+
 def read_result(folder: Path | str) -> dict[str, Any] | None:
     """Result of a complete training; None where it, or a table beside it, is absent or damaged."""
     folder = Path(folder)

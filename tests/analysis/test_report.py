@@ -32,7 +32,7 @@ def answered(folder, *args, **kwargs):
     return answer(results.load(write_study(folder, *args, **kwargs)))
 
 
-def by_hand(study, arm, attack="pgd20"):
+def by_hand(study, arm, attack="apgd-ce"):
     """(seeds, C): class accuracies of an arm on test, counted image by image."""
     tables = results.load(study)
     [trial] = [row for row in tables.trials.to_pylist() if row["arm"] == arm and row["chosen"]]
@@ -145,7 +145,7 @@ def test_search_images_and_val_images_never_enter_the_answer(tmp_path):
     trainings = tables.trainings.to_pylist()
     for split, stage, seed in (("val", "confirm", 5000), ("test", "search", 0)):
         key = f"{chosen['config']}-s{seed}-{split}"
-        images = [{"training": key, "split": split, "attack": "pgd20", "image": 0, "label": 0, "correct": False}]
+        images = [{"training": key, "split": split, "attack": "apgd-ce", "image": 0, "label": 0, "correct": False}]
         results.write_shard(folder / "trainings" / key, [], [], images, {})
         row = trainings[0] | {
             "training": key,

@@ -20,7 +20,8 @@ class Square:
     """Square attack (Andriushchenko et al., ECCV 2020, arXiv:1912.00049) on the margin, `num_queries` queries an image.
 
     Starts from vertical stripes on the ball's surface; each query shifts one square of all images, at one place, by
-    twice the radius up or down in each channel, and is kept where it helps.
+    twice the radius up or down in each channel, and is kept where it helps. As in the released code a square's place is
+    drawn one short, so that small squares never reach the last row and column.
 
     Differs from the released code: a query that leaves an image as it was is not put to the model, which changes no
     verdict.
