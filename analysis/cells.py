@@ -39,7 +39,8 @@ WORST_LEGEND = (
     "class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds and new images. "
     "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
     "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
-    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus these on test."
+    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus "
+    "what these reach on test."
 )
 CLASSES_LEGEND = (
     "Classes in which a decided arm differs from the first: exact McNemar test, Holm's correction for the number of "
