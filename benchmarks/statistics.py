@@ -57,7 +57,7 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 if __name__ == "__main__":
