@@ -21,6 +21,7 @@ from benchmarks import timing
 Row = dict[str, Any]
 TABLES = {
     "coverage-images": intervals.coverage_over_images,
+    "debiasing": intervals.debiasing,
     "coverage-arms": intervals.coverage_of_arms,
     "coverage-seeds": intervals.coverage_over_seeds,
     "null-check": intervals.null_check,
