@@ -37,8 +37,10 @@ COMPARISON_LEGEND = (
 WORST_LEGEND = (
     "On test, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; n: images of the "
     "class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds and new images. "
-    "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). Optimism, in points of the first "
-    "objective: what the search saw on val, and what the confirm trainings reach on val, minus these on test."
+    "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
+    "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
+    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus "
+    "what these reach on test."
 )
 CLASSES_LEGEND = (
     "Classes in which a decided arm differs from the first: exact McNemar test, Holm's correction for the number of "
@@ -62,7 +64,7 @@ def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
 
 def worst(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells an arm: its worst classes, and the optimism of val."""
-    names = ["arm", "minimum", "n", "debiased", "95 % interval", "tail", "optimism of search", "of val"]
+    names = ["arm", "minimum", "n", "debiased", "95 % interval", "tail", "rho", "optimism of search", "of val"]
     return names, [_worst(row) for row in found.worst]
 
 
@@ -76,7 +78,8 @@ def _worst(row: Worst) -> list[str]:
     values = [f"{100 * value:.1f}" for value in (row.minimum, row.debiased, row.tail)]
     interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}" if math.isfinite(row.low) else "unbounded"
     optimism = [MISSING if value is None else _points(value) for value in (row.search_optimism, row.val_optimism)]
-    return [row.arm, values[0], str(row.images), values[1], interval, values[2], *optimism]
+    rho = MISSING if row.rho is None or not math.isfinite(row.rho) else f"{row.rho + 0:+.2f}".replace("-", "−")
+    return [row.arm, values[0], str(row.images), values[1], interval, values[2], rho, *optimism]
 
 
 def _class(row: ClassDifference) -> list[str]:

@@ -1,7 +1,7 @@
 """What stands behind the worst class of an answer: its interval, its optimism, the classes that differ, the power."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ class Worst:
     high: float
     images: int  # the fewest of a class
     tail: float  # CVaR-20 %, for many classes CVaR-10 %
+    rho: float | None  # WAT's: gain in the worst class less loss on average, both relative to the first arm
     objective: str  # the first objective; of this one, both of the following
     search_optimism: float | None  # its value in the search, on val, minus the confirm stage's on test
     val_optimism: float | None  # the confirm stage's value on val minus that on test
@@ -58,13 +59,21 @@ def statistic(measure: str) -> Callable[[Array], Array]:
 def worst_rows(tables: Tables, seeds: Mapping[str, Mapping[int, Seed]], on_test: Mapping[str, Verdicts]) -> list[Worst]:
     """One row an arm that was confirmed."""
     on_val = verdicts(tables, split="val")
+    rows = [_worst(tables, arm, one, seeds[arm], on_val.get(arm)) for arm, one in on_test.items()]
+    first = on_test.get(tables.facts["arms"][0])
+    if first is None:
+        return rows
+    base = _average_and_worst(first)
+    return [replace(row, rho=metrics.rho(*_average_and_worst(on_test[row.arm]), *base)) for row in rows]
+
+
+def _average_and_worst(found: Verdicts) -> tuple[float, float]:
+    worst = stats.class_accuracies(found.correct, found.labels).min(axis=1)
+    return float(found.correct.mean()), float(worst.mean())
+
+
+def _worst(tables: Tables, arm: str, found: Verdicts, seeds: Mapping[int, Seed], on_val: Verdicts | None) -> Worst:
     objective = next(iter(tables.facts["objectives"]))
-    return [_worst(tables, arm, one, seeds[arm], on_val.get(arm), objective) for arm, one in on_test.items()]
-
-
-def _worst(
-    tables: Tables, arm: str, found: Verdicts, seeds: Mapping[int, Seed], on_val: Verdicts | None, objective: str
-) -> Worst:
     accuracy, interval = stats.class_accuracies(found.correct, found.labels), stats.arm_worst(*found[1:3])
     tail = statistic(metrics.tail_objective(len(tables.facts["classes"])))
     on_test = float(np.mean([seed.measures.get(objective, np.nan) for seed in seeds.values()]))
@@ -78,6 +87,7 @@ def _worst(
         high=interval.high,
         images=int(np.bincount(found.labels).min()),
         tail=float(tail(accuracy).mean()),
+        rho=None,
         objective=objective,
         search_optimism=None if searched is None else searched - on_test,
         val_optimism=None if val is None else val - on_test,

@@ -21,6 +21,7 @@ from benchmarks import timing
 Row = dict[str, Any]
 TABLES = {
     "coverage-images": intervals.coverage_over_images,
+    "debiasing": intervals.debiasing,
     "coverage-arms": intervals.coverage_of_arms,
     "coverage-seeds": intervals.coverage_over_seeds,
     "null-check": intervals.null_check,
@@ -57,7 +58,7 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 if __name__ == "__main__":

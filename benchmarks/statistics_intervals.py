@@ -13,6 +13,7 @@ from scipy.stats import bootstrap
 
 from absld_search.core import metrics
 from absld_search.search import stats
+from absld_search.search.stats.worst import expected_minimum
 from benchmarks.simulated import CONFIGS, PROFILES, SEEDS, verdicts
 
 Array = NDArray[np.float64]
@@ -77,6 +78,32 @@ def _error(share: float, repetitions: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / repetitions)
 
 
+def debiasing(repetitions: int) -> list[Row]:
+    """Bias and root mean square error, in points, of three estimates of one training's worst class."""
+    hundred = np.clip(np.random.default_rng(5).normal(0.3, 0.12, 100), 0.03, 0.9)
+    rows = []
+    for name, truth in {**PROFILES, "100 classes": hundred}.items():
+        for n in (100,) if truth.size == 100 else (60, 200, 1000):
+            rng = np.random.default_rng([n, truth.size])
+            accuracy = rng.binomial(n, truth, size=(4 * repetitions, truth.size)) / n
+            rows.append({"profile": name, "images a class": n} | _estimates(accuracy, truth, n))
+            few = [stats.worst_interval(one, n) for one in accuracy[: max(1, repetitions // 4)]]
+            rows[-1] |= {"covered, %": _covered(few, float(truth.min())), "± %": _error(0.95, len(few))}
+    return rows
+
+
+def _estimates(accuracy: Array, truth: Array, n: int) -> Row:
+    lowest, sd = accuracy.min(axis=1), np.sqrt(metrics.binomial_variance(accuracy, n))
+    found = {
+        "minimum": lowest,
+        "raw bootstrap": 2 * lowest - expected_minimum(accuracy, sd),
+        "shrunken bootstrap": stats.debiased_worst(accuracy, np.full(truth.size, n)),
+    }
+    off = {name: 100 * (values - truth.min()) for name, values in found.items()}
+    bias = {f"{name}: bias": float(values.mean()) for name, values in off.items()}
+    return bias | {f"{name}: rmse": float(np.sqrt((values**2).mean())) for name, values in off.items()}
+
+
 def coverage_of_arms(repetitions: int) -> list[Row]:
     """Seeds that see the same images: does the arm's interval hold the worst class of a new seed, on average?"""
     rows = []
@@ -134,7 +161,7 @@ def null_check(repetitions: int) -> list[Row]:
     """Two arms of the same truth: how often a difference is claimed. Once with images on which both arms are alike
     but for the seed, once with images that suit one arm by chance."""
     rows = []
-    for alike, n, counts in ((True, 60, (6, 8, 10, 20)), (False, 60, (8, 20)), (False, 1000, (8,))):
+    for alike, n, counts in ((True, 60, (6, 8, 10, 20)), (False, 60, (8,)), (False, 1000, (8,))):
         for seeds in counts:
             draws = 2 * repetitions if n == 60 else max(8, repetitions // 2)
             rows += _null(np.random.default_rng([seeds, n, alike]), alike, n, seeds, draws)

@@ -129,10 +129,17 @@ def _summary(n: int, found: list[dict[str, tuple[float, float, float]]]) -> list
     for name in found[0]:
         optimism, regret, rank = np.array([one[name] for one in found]).T
         rows.append({
-            "images a class": n, "optimises": name, "optimism, points": 100 * float(optimism.mean()),
-            "± ": 100 * float(optimism.std(ddof=1)) / math.sqrt(len(found)),
-            "regret, points": 100 * float(regret.mean()),
-            "±": 100 * float(regret.std(ddof=1)) / math.sqrt(len(found)), "rank correlation": float(rank.mean()),
-            "studies": len(found),
+            "images a class": n, "optimises": name,
+            "optimism, points": _mean(100 * optimism), "± ": _mean_error(100 * optimism),
+            "regret, points": _mean(100 * regret), "±": _mean_error(100 * regret),
+            "rank correlation": _mean(rank), "studies": len(found),
         })  # fmt: skip
     return rows
+
+
+def _mean(values: Array) -> float | None:
+    return None if np.isnan(values).any() else float(values.mean())
+
+
+def _mean_error(values: Array) -> float | None:
+    return None if np.isnan(values).any() else float(values.std(ddof=1) / math.sqrt(len(values)))
