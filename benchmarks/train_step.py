@@ -113,6 +113,7 @@ def gate(
         grads = apart([p.grad for p in ours.student.parameters()], [p.grad for p in plain.student.parameters()])
         buffers = apart(list(ours.student.buffers()), list(plain.student.buffers()))
         found.append(Difference(name, switch, grads, apart([loss.detach()], [wanted.detach()]), buffers))
+        print(f"{name:<13} {switch:<21} gradient {grads:.1e}  buffers {buffers:.1e}", flush=True)
     return found
 
 
@@ -186,10 +187,7 @@ def main(words: list[str] | None = None) -> int:
     chosen = ["gate", "small"] if asked.short else ["gate", *CASES] if asked.what == "all" else [asked.what]
     rounds, found = (3 if asked.short else asked.rounds), {}
     if "gate" in chosen:
-        differences = [each for model, size in GATED.items() for each in gate(model, size)]
-        for each in differences:
-            print(f"{each.model:<13} {each.switch:<21} gradient {each.gradient:.1e}  buffers {each.buffers:.1e}")
-        found["gate"] = [vars(each) for each in differences]
+        found["gate"] = [vars(each) for model, size in GATED.items() for each in gate(model, size)]
     found |= {name: compare(name, rounds, asked.compile) for name in chosen if name in CASES}
     print(timing.write(asked.out, "train_step", found))
     return int(any(each["gradient"] > 1e-12 or each["buffers"] > 1e-12 for each in found.get("gate", [])))
