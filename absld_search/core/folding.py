@@ -91,7 +91,8 @@ class Folded:
         means = [_centre(now, *pair) for pair in self.pairs]
         biases = torch._foreach_sub([now[f"{norm}.bias"] for norm in norms], torch._foreach_mul(means, scale))
         torch._foreach_copy_(self.biases, biases)
-        torch._foreach_copy_(list(self.rest.values()), [now[name] for name in self.rest])
+        if self.rest:
+            torch._foreach_copy_(list(self.rest.values()), [now[name] for name in self.rest])
 
 
 def _centre(now: dict[str, Tensor], conv: str, norm: str) -> Tensor:
