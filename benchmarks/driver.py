@@ -3,8 +3,8 @@
     python -m benchmarks.driver [--short]
 
 CPU seconds of the driver's process for each trial, and how much its memory grows. "queue": the ledger in SQLite,
-Optuna's TPE sampler and the queue, in this process. "Ray": the whole driver as `run` starts it, with Ray Tune and the MLflow
-mirror, whose trainings return at once. Each row is a process of its own.
+Optuna's TPE sampler and the queue, in this process. "Ray": the whole driver as `run` starts it, with Ray Tune and the
+MLflow mirror, whose trainings return at once. Each row is a process of its own.
 """
 
 from __future__ import annotations
