@@ -29,12 +29,11 @@ from benchmarks import timing
 from benchmarks.options import options
 from benchmarks.search16 import BATCH, STUDENT, split
 
-STEPS = 4
 
-
-def work(number: int, device: str, share: float, folder: str, inbox: Any, outbox: Any) -> None:
-    """Answers every (threads) with the seconds that STEPS steps took."""
-    images = split(STEPS)
+def work(number: int, steps: int, device: str, share: float, folder: str, inbox: Any, outbox: Any) -> None:
+    """Answers every (threads) with the seconds that so many steps took."""
+    torch.set_num_threads(1)
+    images = split(steps)
     if device == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory_fraction(share) or 1.0)
         images = type(images)(
@@ -58,12 +57,13 @@ def work(number: int, device: str, share: float, folder: str, inbox: Any, outbox
 class Processes:
     """So many of them, ready to run."""
 
-    def __init__(self, count: int, device: str, folder: str) -> None:
+    def __init__(self, count: int, steps: int, device: str, folder: str) -> None:
         context = multiprocessing.get_context("spawn")
+        self.steps = steps
         self.inboxes, self.outbox = [context.Queue() for _ in range(count)], context.Queue()
         for number, inbox in enumerate(self.inboxes):
             context.Process(
-                target=work, args=(number, device, 1 / count, folder, inbox, self.outbox), daemon=True
+                target=work, args=(number, steps, device, 1 / count, folder, inbox, self.outbox), daemon=True
             ).start()
         for _ in self.inboxes:
             self.outbox.get(timeout=300)
@@ -75,7 +75,7 @@ class Processes:
             inbox.put(threads)
         for _ in range(processes):
             self.outbox.get(timeout=600)
-        return processes * STEPS / (time.perf_counter() - began)
+        return processes * self.steps / (time.perf_counter() - began)
 
     def end(self) -> None:
         for inbox in self.inboxes:
@@ -90,7 +90,7 @@ def main() -> None:
     taken: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
     os.environ.pop("OMP_NUM_THREADS", None)  # here threads are what is compared
     with tempfile.TemporaryDirectory() as folder:
-        processes = Processes(count, asked.device, folder)
+        processes = Processes(count, 2 if asked.short else 8, asked.device, folder)
         for number in range(rounds + 1):
             for way in ways if number % 2 else reversed(ways):
                 rate = processes.steps_a_second(*way)
