@@ -2,9 +2,9 @@
 
     python -m benchmarks.bank [--short]
 
-A block of 50,000 images is written and mapped. Memory: how much of the block another process that looks up an epoch has
-for itself and does not share, by what the system says of the mapped file. Half precision: the largest and the mean change of the training
-targets softmax(z / tau), tau 1, of logits as large as a teacher's, stored in 16 bits.
+A block of 50,000 images is written and mapped. Memory: how much of the block another process that looks up an epoch
+has for itself and does not share, by what the system says of the mapped file. Half precision: the largest and the mean
+change of the training targets softmax(z / tau), tau 1, of logits as large as a teacher's, stored in 16 bits.
 """
 
 from __future__ import annotations

@@ -187,6 +187,15 @@ def test_imports_stay_inside_the_table(path: Path) -> None:
             assert top in theirs, f"{path.name} imports {name}"
 
 
+def test_make_bench_runs_every_benchmark_there_is() -> None:
+    """A script that nobody runs is a claim that nobody checks; what needs a GPU is run by hand."""
+    (line,) = [row for row in (ROOT / "Makefile").read_text().splitlines() if row.startswith("BENCHMARKS := ")]
+    scripts = [path for path in (ROOT / "benchmarks").glob("*.py") if "options(__doc__" in path.read_text()]
+    assert {path.stem for path in scripts} - {"gpu", "page"} <= set(line.split()[2:])
+    page = (ROOT / "docs/performance.md").read_text()
+    assert all(f"`{name}`" in page for name in line.split()[2:])
+
+
 SHARED = {  # no paper's page; absld_factors is the knobs of absld, which alone may import it
     "base", "knobs", "adversarial", "distillation", "weights", "temperatures", "label_sources", "composition",
 }  # fmt: skip
