@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.fidelity_report import OBJECTIVES, WAYS, Found, differences, ends, halvings, rows, tilts
+from benchmarks.fidelity_report import OBJECTIVES, WAYS, Found, differences, ends, halvings, own_ends, rows, tilts
 
 
 def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> str:
@@ -23,6 +23,7 @@ def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> st
         "budgets": list(found.budgets),
         "rows": rows(found),
         "differences": differences(found),
+        "own_ends": own_ends(found),
         "tilts": tilts(found),
         "halvings": halvings(found, leaves),
         "ends": ends(found),
@@ -35,11 +36,20 @@ def write(found: Found, leaves: Mapping[int, int], out: Path, image: Path) -> st
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """Tables: agreement, decisions, differences between ways, bias by knob, halving, the two schedules' ends."""
+    """Tables: agreement, decisions, differences of ways, own ends, bias by knob, halving, the two schedules' ends."""
     head = (
         f"{facts['workload']}: {facts['configs']} configurations, seeds {facts['seeds']}, budgets {facts['budgets']}."
     )
-    parts = [_agreement(facts), _decisions(facts), _differences(facts), _tilts(facts), _halvings(facts), _ends(facts)]
+    own = _agreement(facts, "own_ends", "its own schedule's end, same seed: rung")
+    parts = [
+        _agreement(facts, "rows", "rung"),
+        _decisions(facts),
+        _differences(facts),
+        own,
+        _tilts(facts),
+        _halvings(facts),
+        _ends(facts),
+    ]
     return "\n\n".join([head, *parts]) + "\n"
 
 
@@ -51,20 +61,20 @@ def _of(several: list[dict[str, Any]], **place: Any) -> list[dict[str, Any]]:
     return [row for row in several if all(row[name] == value for name, value in place.items())]
 
 
-def _rungs(facts: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:
+def _rungs(facts: Mapping[str, Any], table: str = "rows") -> list[tuple[list[str], list[dict[str, Any]]]]:
     """(first cells, a row for each objective) of every rung."""
-    places = dict.fromkeys((row["way"], row["budget"]) for row in facts["rows"])
-    return [([way, str(budget)], _of(facts["rows"], way=way, budget=budget)) for way, budget in places]
+    places = dict.fromkeys((row["way"], row["budget"]) for row in facts[table])
+    return [([way, str(budget)], _of(facts[table], way=way, budget=budget)) for way, budget in places]
 
 
 def _between(value: float, ends: list[float], form: str, unit: float = 1) -> str:
     return f"{unit * value:{form}} [{unit * ends[0]:{form}}, {unit * ends[1]:{form}}]"
 
 
-def _agreement(facts: Mapping[str, Any]) -> str:
-    head = ["rung", "epochs", *(f"Spearman, {word}" for word in OBJECTIVES.values())]
+def _agreement(facts: Mapping[str, Any], table: str, what: str) -> str:
+    head = [what, "epochs", *(f"Spearman, {word}" for word in OBJECTIVES.values())]
     lines = [[*first, *(_between(row["spearman"], row["interval"], ".2f") for row in found)]
-             for first, found in _rungs(facts)]  # fmt: skip
+             for first, found in _rungs(facts, table)]  # fmt: skip
     return _table(head, lines)
 
 

@@ -80,6 +80,25 @@ def _row(found: Found, way: str, budget: int, name: str) -> dict[str, Any]:
     }
 
 
+def own_ends(found: Found) -> list[dict[str, Any]]:
+    """Spearman of each rung with the end of the same seed under its own schedule: higher than with a fresh seed, and
+    the one comparison in which a trunk is not held to how another schedule ends."""
+    asked = [(way, budget) for budget in found.budgets[:-1] for way in WAYS] + [("full", found.whole)]
+    asked.append(("trunk", found.whole))
+    return [_own_end(found, way, budget, name) for name in OBJECTIVES for way, budget in asked]
+
+
+def _own_end(found: Found, way: str, budget: int, name: str) -> dict[str, Any]:
+    cheap = found.cheap(way, budget, name)
+    ends = found.cheap("trunk test" if way == "trunk" else "full test", found.whole, name)
+
+    def agreement(rows: Any) -> float:
+        return float(np.mean([ranking.spearman(a[rows], b[rows]) for a, b in zip(cheap.T, ends.T, strict=True)]))
+
+    place = {"way": way, "budget": budget, "objective": name, "spearman": agreement(np.arange(found.configs))}
+    return {**place, "interval": ranking.interval(agreement, found.configs)}
+
+
 def differences(found: Found) -> list[dict[str, Any]]:
     """Spearman of one way less another's at the same budget, on the same configurations and seeds."""
     pairs = [("compressed", "truncated"), ("trunk", "truncated"), ("trunk", "compressed"), ("clock", "compressed")]
