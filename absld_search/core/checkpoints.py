@@ -6,13 +6,14 @@ import io
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from absld_search.core.files import sha256, write_atomic
+from absld_search.core.files import sha256, sweep, write_atomic
 
 KEEP = 2  # the newest, and the one before in case the newest is damaged
 NAME = re.compile(r"epoch-(\d{5})-([0-9a-f]{16})\.pt")
@@ -25,10 +26,17 @@ def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
     path = folder / f"epoch-{epoch:05d}-{sha256(content)[:16]}.pt"
-    write_atomic(path, content)
-    for _, old in _found(folder)[KEEP:]:
-        old.unlink(missing_ok=True)
+    write_atomic(path, content, "checkpoint")
+    _thin(folder, epoch, path)
     return path
+
+
+def _thin(folder: Path, epoch: int, newest: Path) -> None:
+    """Keep `newest` and the one before. Later ones are of a past that was given up, since they were damaged."""
+    earlier = [path for number, path in _found(folder) if number < epoch]
+    for _, path in _found(folder):
+        if path not in (newest, *earlier[: KEEP - 1]):
+            path.unlink(missing_ok=True)
 
 
 class Resumable(Protocol):
@@ -58,22 +66,47 @@ class Saver:
             self.saved_at = time.monotonic()
 
 
-def go_on(what: Resumable, folder: Path) -> None:
-    """Put `what` where its newest whole checkpoint is, if there is one."""
-    state = newest(folder)
+def go_on(what: Resumable, folder: Path, say: Callable[[str], None] = log.warning) -> None:
+    """Put `what` where its newest whole checkpoint is, if there is one; `say` hears of damaged ones."""
+    sweep(folder)
+    state = newest(folder, say)
     if state is not None:
         what.load_state_dict(state)
 
 
-def newest(folder: Path) -> dict[str, Any] | None:
-    """The newest state that is whole, on the CPU; damaged ones are skipped and said. None: start anew."""
-    for _, path in _found(folder):
-        content = path.read_bytes()
-        match = NAME.fullmatch(path.name)
-        if match and sha256(content)[:16] == match[2]:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        log.warning("checkpoint %s is damaged; the one before it is used", path)
+def newest(folder: Path, say: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
+    """The newest state that is whole, on the CPU; `say` hears of damaged ones. None: start anew."""
+    found = _found(folder)
+    for (_, path), (_, before) in zip(found, [*found[1:], (0, None)], strict=True):
+        try:
+            return _read(path)
+        except MemoryError:
+            raise  # says nothing of the file
+        except Exception as error:  # a file that is not ours makes the unpickler raise anything
+            rest = f"{before.name} before it is used" if before else "there is none before it: begun anew"
+            say(f"checkpoint {path.name} is damaged ({_cause(path, error)}); {rest}")
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises: whatever, where it is not what was saved. Runs no code of the file's, even where its hash is right."""
+    content = path.read_bytes()
+    match = NAME.fullmatch(path.name)
+    if match is None or sha256(content)[:16] != match[2]:
+        raise ValueError("its content does not match its hash")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _cause(path: Path, error: Exception) -> str:
+    """What a person can make use of, from the first bytes where they tell."""
+    with suppress(OSError):
+        with open(path, "rb") as handle:
+            first = handle.read(512)
+        if first.lstrip()[:1] == b"<":
+            return "an HTML page"
+        if not first:
+            return "empty"
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def remove(folder: Path) -> None:
@@ -83,7 +116,6 @@ def remove(folder: Path) -> None:
 
 
 def _found(folder: Path) -> list[tuple[int, Path]]:
-    """(epoch, path), newest first; of two for one epoch the later written."""
+    """(epoch, path), newest first. Never by the files' times: a clock can be set back."""
     named = [(NAME.fullmatch(path.name), path) for path in folder.glob("epoch-*.pt")]
-    found = [(int(match[1]), path) for match, path in named if match]
-    return sorted(found, key=lambda item: (item[0], item[1].stat().st_mtime_ns), reverse=True)
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 from filelock import FileLock
 
-from absld_search.core import checkpoints, data, evaluation, models, records, results
+from absld_search.core import checkpoints, data, evaluation, faults, models, records, results
 from absld_search.core.config import TrialConfig, is_file
 from absld_search.core.methods.base import Method
 from absld_search.core.teacher_making import load, teacher
@@ -21,13 +22,18 @@ from absld_search.workloads import (
 
 TEST_ATTACKS = ("clean", "pgd20", "cw20")
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
+Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
-def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0) -> dict[str, float]:
+def run_trial(
+    config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0, say: Say = log.warning
+) -> dict[str, float]:
     """Train, evaluate, write the Parquet shard into `folder`; its metrics (fractions; `test/` for test).
 
     Called again after a kill it goes on from the newest whole checkpoint, at most one epoch or
-    `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once.
+    `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once. `say` hears of
+    checkpoints that are damaged.
     Raises: NonFinite, and then no metric of this training is worth anything.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +43,7 @@ def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seco
             return finished
         torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
         with torch.random.fork_rng():
-            return _Run(config, folder, report, checkpoint_seconds).run()
+            return _Run(config, folder, report, checkpoint_seconds).run(say)
 
 
 class _Run:
@@ -51,8 +57,8 @@ class _Run:
         self.saver = checkpoints.Saver(self.trainer, folder, config.schedule.epochs, checkpoint_seconds)
         self.log = records.EpochLog(folder / "epochs.jsonl")
 
-    def run(self) -> dict[str, float]:
-        checkpoints.go_on(self.trainer, self.folder)
+    def run(self, say: Say) -> dict[str, float]:
+        checkpoints.go_on(self.trainer, self.folder, say)
         self.trainer.run(self.on_epoch)
         outcomes = self.evaluate("val", evaluation.SEARCH_ATTACKS)
         if self.config.test:
@@ -62,6 +68,7 @@ class _Run:
         return metrics
 
     def on_epoch(self, end: EpochEnd) -> None:
+        faults.at("worker.epoch")
         last = end.number == self.config.schedule.epochs
         if end.number % self.setting.eval_every == 0 and not last:
             end.metrics |= records.metrics_with_classes(self.evaluate("val", evaluation.SEARCH_ATTACKS))
