@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,8 +77,8 @@ def go_on(what: Resumable, folder: Path, say: Callable[[str], None] = log.warnin
 
 def newest(folder: Path, say: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
     """The newest state that is whole, on the CPU; `say` hears of damaged ones. None: start anew."""
-    found = _found(folder)
-    for (_, path), (_, before) in zip(found, [*found[1:], (0, None)], strict=True):
+    found = [path for _, path in _found(folder)]
+    for path, before in zip_longest(found, found[1:]):
         try:
             return _read(path)
         except MemoryError:
