@@ -87,21 +87,26 @@ def _main(
 
 
 def _carry_out(made: Any) -> int:
-    from absld_search.search import study
+    from absld_search.search import ownership, study
     from analysis import report
 
     try:
-        with study.held(made):
-            started = study.Study(made)
+        with study.held(made) as started:
             code = started.run()
             answer = report.write(made.folder)
             started.publish(made.folder / "report", answer)
             if code != study.INTERRUPTED:
                 click.echo(report.table(answer))
             click.echo(started.closing(code))
-    except study.Held as error:
+    except ownership.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
+    except Exception as error:
+        why = study.why_stopped(error)
+        if why is None:
+            raise
+        click.echo(f"stopped: {why}. Run the same command again to continue.", err=True)
+        return study.INTERRUPTED
     return code
 
 

@@ -71,8 +71,9 @@ def _fault(text: str) -> Fault:
     match = FAULT.fullmatch(text)
     if match is None:
         raise UsageError(f"{VARIABLE}: {text!r} must read POINT:K, POINT:K:ACTION or POINT:K+:ACTION.")
+    point = require_known(f"{VARIABLE}: point", match["point"], POINTS)
     action = require_known(f"{VARIABLE}: action", match["action"] or "kill", ACTIONS)
-    return Fault(require_known(f"{VARIABLE}: point", match["point"], POINTS), int(match["k"]), bool(match["on"]), action)
+    return Fault(point, int(match["k"]), bool(match["on"]), action)
 
 
 def _happen(fault: Fault) -> None:

@@ -15,6 +15,7 @@ from platformdirs import user_cache_dir
 from absld_search.core import faults
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, beyond the limit of a file's size
+SAID = ("database or disk is full", os.strerror(errno.ENOSPC))  # by SQLite, and by libraries that keep no number
 
 
 def cache_folder() -> Path:
@@ -69,7 +70,7 @@ def is_full(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in FULL or "database or disk is full" in str(error):
+        if isinstance(error, OSError) and error.errno in FULL or any(words in str(error) for words in SAID):
             return True
         error = error.__cause__ or error.__context__
     return False
