@@ -111,7 +111,8 @@ def _cause(path: Path, error: Exception) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Delete all checkpoints of a training that is complete."""
+    """Delete all checkpoints of a training that is complete, and what a kill left half written."""
+    sweep(folder)
     for _, path in _found(folder):
         path.unlink(missing_ok=True)
 

@@ -40,6 +40,7 @@ def run_trial(
     with FileLock(folder / "lock"):  # a worker outlives a killed driver by seconds, and the next one is fast
         finished = results.read_result(folder)
         if finished is not None:
+            checkpoints.remove(folder)  # a kill right after the result left them
             return finished
         torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
         with torch.random.fork_rng():
