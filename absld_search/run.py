@@ -40,6 +40,7 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--download", is_flag=True, help="Fetch the data set into --data-dir first, with torchvision.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
+@click.option("--fork-study", is_flag=True, help="A changed question under an old name goes on as NAME-2, NAME-3, ...")
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
@@ -61,16 +62,24 @@ def main(**words: Any) -> None:
 
 
 def _main(
-    name: str | None, list_: bool, list_workloads: bool, dry_run: bool, print_config: bool, download: bool, **words: Any
+    name: str | None,
+    list_: bool,
+    list_workloads: bool,
+    dry_run: bool,
+    print_config: bool,
+    download: bool,
+    fork_study: bool,
+    **words: Any,
 ) -> int:
     if list_ or list_workloads:
         return _list() if list_ else _list_workloads()
     if name is None:
         raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
     entry = catalog.load(name)
-    from absld_search.search import plan, preflight
+    from absld_search.search import forking, plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
+    made = forking.forked(made) if fork_study else made
     if download:
         preflight.download(made)
     preflight.check(made)
@@ -80,6 +89,8 @@ def _main(
         click.echo(json.dumps(describe.as_dict(made), indent=1))
         return 0
     click.echo(describe.opening(made))
+    if made.request.forked_from:
+        click.echo(f"  fork       of study {made.request.forked_from}: this one is {made.request.study}")
     if dry_run:
         click.echo(describe.sampled(made))
         return 0

@@ -39,6 +39,8 @@ class Study:
     def __init__(self, plan: Plan, lease: ownership.Lease, stop: interruption.Interruption) -> None:
         self.plan, self.lease, self.stop = plan, lease, stop
         self.ledger = Ledger(plan.request.storage, plan.request.study, lease.fence)
+        if plan.request.forked_from:
+            self.ledger.fact("forked_from", plan.request.forked_from)
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)

@@ -1,4 +1,4 @@
-"""A driver without Ray: the real ledger, queue, ownership, checkpoints and tables around a training that costs nothing."""
+"""A driver without Ray: real ledger, queue, ownership, checkpoints and tables around a training that costs nothing."""
 
 from __future__ import annotations
 
