@@ -148,7 +148,8 @@ class Lease:
             now = clock(connection)
             values = {**mine, "since": now, "expires": now + LEASE_SECONDS}
             if there is None:
-                return connection.execute(_leases.insert().values(values)).rowcount == 1
+                connection.execute(_leases.insert().values(values))  # its rowcount means nothing on PostgreSQL
+                return True
             same = (_leases.c.token == there["token"]) & (_leases.c.renewals == there["renewals"])
             query = _leases.update().where(_leases.c.study == self.study, same).values(values)
             return connection.execute(query).rowcount == 1
