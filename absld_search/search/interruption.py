@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 INTERRUPTED, AT_ONCE = 75, 130  # exit codes
-GRACE = {signal.SIGTERM: 14.0, signal.SIGINT: 60.0}  # seconds in which a clean stop must have come to its end
+GRACE = {signal.SIGTERM: 12.0, signal.SIGINT: 60.0}  # seconds in which a clean stop must have come to its end
 CLEANING = 4.0  # seconds for what is done before the process ends itself, so SIGTERM is over in 20 s
 Guard = Callable[[], str]  # why the run cannot go on; empty: it can
 
