@@ -54,6 +54,7 @@ class Study:
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
                 self._tune()
         self._still_ours()
+        self.ledger.requeue()  # what was stopped runs no more
         self.write()
         self.mirroring.catch_up()
         states = {row["state"] for row in self.ledger.trainings()}
