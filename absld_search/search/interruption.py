@@ -18,6 +18,7 @@ from typing import Any
 INTERRUPTED, AT_ONCE = 75, 130  # exit codes
 GRACE = {signal.SIGTERM: 12.0, signal.SIGINT: 60.0}  # seconds in which a clean stop must have come to its end
 CLEANING = 4.0  # seconds for what is done before the process ends itself, so SIGTERM is over in 20 s
+STOPPING = "stopping cleanly; once more (Ctrl-C) stops at once"
 Guard = Callable[[], str]  # why the run cannot go on; empty: it can
 
 
@@ -49,7 +50,7 @@ class Interruption:
 
     def end(self, code: int, why: str) -> None:
         """End the process now, from whatever thread."""
-        _tell(why)
+        _tell(f"{why} Run the same command again to continue.")
         cleaning = threading.Thread(target=self.clean_up, daemon=True)
         cleaning.start()
         cleaning.join(1.5 if code == AT_ONCE else CLEANING)
@@ -73,6 +74,8 @@ class Interruption:
         self.ints += number == signal.SIGINT
         if self.ints >= 2:
             self.end(AT_ONCE, "stopped at once.")
+        if number == signal.SIGINT:
+            _tell(STOPPING)
 
 
 def _interrupt(*_: object) -> None:
@@ -80,7 +83,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _tell(why: str) -> None:
+def _tell(line: str) -> None:
     """Past Python's buffers, whose locks the main thread may hold."""
     with suppress(OSError):
-        os.write(2, f"{why} Run the same command again to continue.\n".encode())
+        os.write(2, f"{line}\n".encode())
