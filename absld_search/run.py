@@ -41,6 +41,7 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--download", is_flag=True, help="Fetch the data set into --data-dir first, with torchvision.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
+@click.option("--fork-study", is_flag=True, help="A changed question under an old name goes on as NAME-2, NAME-3, ...")
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
@@ -64,16 +65,24 @@ def main(**words: Any) -> None:
 
 
 def _main(
-    name: str | None, list_: bool, list_workloads: bool, dry_run: bool, print_config: bool, download: bool, **words: Any
+    name: str | None,
+    list_: bool,
+    list_workloads: bool,
+    dry_run: bool,
+    print_config: bool,
+    download: bool,
+    fork_study: bool,
+    **words: Any,
 ) -> int:
     if list_ or list_workloads:
         return _list() if list_ else _list_workloads()
     if name is None:
         raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
     entry = catalog.load(name)
-    from absld_search.search import plan, preflight
+    from absld_search.search import forking, plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
+    made = forking.forked(made) if fork_study else made
     if download:
         preflight.download(made)
     preflight.check(made)
@@ -83,6 +92,8 @@ def _main(
         click.echo(json.dumps(describe.as_dict(made), indent=1))
         return 0
     click.echo(describe.opening(made))
+    if made.request.forked_from:
+        click.echo(f"  fork       of study {made.request.forked_from}: this one is {made.request.study}")
     if dry_run:
         click.echo(describe.sampled(made))
         return 0
@@ -90,21 +101,26 @@ def _main(
 
 
 def _carry_out(made: Any) -> int:
-    from absld_search.search import study
+    from absld_search.search import ownership, study
     from analysis import report
 
     try:
-        with study.held(made):
-            started = study.Study(made)
+        with study.held(made) as started:
             code = started.run()
             answer = report.write(made.folder)
             started.publish(made.folder / "report", answer)
             if code != study.INTERRUPTED:
                 click.echo(report.table(answer))
             click.echo(started.closing(code))
-    except study.Held as error:
+    except ownership.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
+    except Exception as error:
+        why = study.why_stopped(error)
+        if why is None:
+            raise
+        click.echo(f"stopped: {why}. Run the same command again to continue.", err=True)
+        return study.INTERRUPTED
     return code
 
 

@@ -23,7 +23,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/evaluate.py": (LIGHT | {CORE}, {"click", "torch"}),
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
-    "absld_search/core/files.py": (set(), {"platformdirs"}),
+    "absld_search/core/faults.py": ({"words"}, set()),
+    "absld_search/core/files.py": ({"core.faults"}, {"platformdirs"}),
     "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "pyarrow", "scipy"}),
     "absld_search/core/image_cache.py": (set(), {"numpy", "filelock"}),
     "absld_search/core/datasets.py": (
@@ -94,7 +95,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/teacher_files.py": ({"words", "core.models", "core.files"}, {"torch", "safetensors"}),
     "absld_search/core/robustbench_zoo.py": ({"words"}, {"torch"}),
     "absld_search/core/records.py": (
-        {"core.evaluation", "core.files", "core.trainer"},
+        {"core.evaluation", "core.faults", "core.files", "core.trainer"},
         {"torch", "safetensors"},
     ),
     "absld_search/core/checkpoint_evaluation.py": (LIGHT | {CORE}, {"torch", "numpy"}),
@@ -107,19 +108,32 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
     "absld_search/search/stats/": ({"core.metrics", "search.stats."}, {"numpy", "scipy"}),
-    "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
+    "absld_search/search/database.py": (set(), {"sqlalchemy"}),
+    "absld_search/search/ledger.py": ({"words", "core.faults", "search.database"}, {"sqlalchemy"}),
+    "absld_search/search/processes.py": (set(), set()),
+    "absld_search/search/ownership.py": (
+        {"words", "core.faults", "core.files", "core.results", "search.database", "search.processes", "search.plan"},
+        {"sqlalchemy", "filelock"},
+    ),
+    "absld_search/search/interruption.py": ({"search.processes"}, set()),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
     "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger", "search.resources"},
+        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources"},
         {"sqlalchemy", "torch", "ray"},
     ),
-    "absld_search/search/arm_study.py": (LIGHT | {"search.plan", "search.ledger"}, {"optuna"}),
+    "absld_search/search/arm_study.py": (
+        LIGHT | {"core.faults", "search.plan", "search.ledger", "search.database"},
+        {"optuna"},
+    ),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
-    "absld_search/search/worker.py": ({"core.trial", "core.trainer", "search.resources"}, {"ray", "torch"}),
+    "absld_search/search/worker.py": (
+        {"core.files", "core.trial", "core.trainer", "search.resources"},
+        {"ray", "torch"},
+    ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
         {

@@ -170,11 +170,11 @@ def test_a_second_driver_is_told_who_holds_the_study(study: Path) -> None:
     from filelock import FileLock
 
     with FileLock(study / "driver.lock"):
-        (study / "driver.json").write_text('{"pid": 12345, "host": "elsewhere"}')
+        (study / "driver.json").write_text('{"pid": 12345, "host": "elsewhere", "since": "Monday"}')
         found = command("ablation_dual_temps", "--smoke", "--out", str(study.parent))
     (study / "driver.json").unlink()
     assert found.returncode == 4
-    assert "12345" in found.stderr and "elsewhere" in found.stderr
+    assert "process 12345 on elsewhere, since Monday" in found.stderr
 
 
 def test_a_damaged_shard_is_trained_again(study: Path, tmp_path: Path) -> None:

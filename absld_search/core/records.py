@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from absld_search.core import faults
 from absld_search.core.evaluation import KINDS, Outcome
 from absld_search.core.files import write_atomic
 from absld_search.core.trainer import by_class
@@ -22,7 +23,7 @@ Outcomes = Mapping[str, list[Outcome]]  # split -> one outcome per attack
 def save_student(folder: Path, student: nn.Module) -> None:
     """`model.safetensors` in `folder`."""
     state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(state), "student")
 
 
 class EpochLog:
@@ -33,6 +34,7 @@ class EpochLog:
 
     def append(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        faults.at("log.before_write")
         with open(self.path, "a", encoding="utf-8") as handle:
             # A kill can have torn the line before this one; starting with a line end fences it off.
             handle.write("\n" + json.dumps({"epoch": epoch, "metrics": dict(metrics)}))

@@ -66,11 +66,11 @@ class TeacherFile:
 
     def write(self, model: nn.Module, accuracies: dict[str, float]) -> None:
         content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in model.state_dict().items()})
-        write_atomic(self.path, content)
+        write_atomic(self.path, content, "teacher")
         self.note(sha256(content), accuracies)
 
     def note(self, digest: str, accuracies: dict[str, float]) -> None:
-        write_atomic(self.facts, json.dumps({"sha256": digest, **accuracies}, indent=1).encode())
+        write_atomic(self.facts, json.dumps({"sha256": digest, **accuracies}, indent=1).encode(), "teacher")
 
 
 class Shape(NamedTuple):

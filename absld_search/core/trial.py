@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from absld_search.core import checkpoints, data, evaluation, models, records, results
+from absld_search.core import checkpoints, data, evaluation, faults, models, records, results
 from absld_search.core.config import TrialConfig, is_file
 from absld_search.core.methods.base import Method
 from absld_search.core.selection import Selection
@@ -26,23 +27,29 @@ from absld_search.workloads import (
 
 TEACHER_COUNTS = "teacher_counts.json"  # {role: how many images its network looked at, and how many were looked up}
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
+Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
-def run_trial(config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0) -> dict[str, float]:
+def run_trial(
+    config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0, say: Say = log.warning
+) -> dict[str, float]:
     """Train, evaluate, write the Parquet shard into `folder`; its metrics (fractions; `test/` for test).
 
     Called again after a kill it goes on from the newest whole checkpoint, at most one epoch or
-    `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once.
+    `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once. `say` hears of
+    checkpoints that are damaged.
     Raises: NonFinite, and then no metric of this training is worth anything.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # a worker outlives a killed driver by seconds, and the next one is fast
         finished = results.read_result(folder)
         if finished is not None:
+            checkpoints.remove(folder)  # a kill right after the result left them
             return finished
         torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
         with torch.random.fork_rng():
-            return Run(config, folder, report, checkpoint_seconds).run()
+            return Run(config, folder, report, checkpoint_seconds).run(say)
 
 
 class Run:
@@ -57,8 +64,8 @@ class Run:
         self.saver = checkpoints.Saver(self, folder, config.schedule.epochs, checkpoint_seconds)
         self.log = records.EpochLog(folder / "epochs.jsonl")
 
-    def run(self) -> dict[str, float]:
-        checkpoints.go_on(self, self.folder)
+    def run(self, say: Say = log.warning) -> dict[str, float]:
+        checkpoints.go_on(self, self.folder, say=say)
         self.trainer.run(self.on_epoch)
         last = self.look(self.config.schedule.epochs)
         outcomes = last if self.selected is self.trainer.deployed else self.evaluate("val", self.selected)
@@ -70,6 +77,7 @@ class Run:
         return metrics
 
     def on_epoch(self, end: EpochEnd) -> None:
+        faults.at("worker.epoch")
         last = end.number == self.config.schedule.epochs
         if end.number % self.setting.eval_every == 0 and not last:
             end.metrics |= records.metrics_with_classes(self.look(end.number))

@@ -10,7 +10,8 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from absld_search.search.ledger import BUSY_SECONDS
+from absld_search.core import faults
+from absld_search.search.database import one_of_us_does, waiting
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
 
@@ -28,8 +29,8 @@ SAMPLERS: dict[str, Callable[[int, bool], BaseSampler]] = {
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """The study's database as Optuna sees it."""
-    waiting = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
+    arguments = {"connect_args": waiting(url)}
+    return one_of_us_does(lambda: optuna.storages.RDBStorage(url, engine_kwargs=arguments))
 
 
 class ArmStudy:
@@ -51,6 +52,7 @@ class ArmStudy:
     def ask(self) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters."""
         trial = self.study.ask()
+        faults.at("optuna.after_ask")
         words, params = dict(self.arm.words), dict[str, Value]()
         for name, how in self.arm.tuned.items():
             if holds(how, words):
@@ -61,6 +63,7 @@ class ArmStudy:
         """The objectives' values, or None: it failed. Nothing non-finite passes; telling twice is harmless."""
         if self.study.get_trials(deepcopy=False)[number].state.is_finished():
             return
+        faults.at("optuna.before_tell")
         if values is None or not all(math.isfinite(value) for value in values.values()):
             self.study.tell(number, state=TrialState.FAIL)
         else:

@@ -48,6 +48,7 @@ class Request:
     show: str = ""  # the command that opens the front
     data_dir: str = ""
     teacher_dir: str = ""
+    forked_from: str = ""  # the study that this one would be, were it not different
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from absld_search.search.plan import Arm, Plan
 
 FINAL = (COMPLETE, FAILED)
 SEARCH, CONFIRM = "search", "confirm"
+TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
 
 
 class Observer(Protocol):
@@ -33,6 +35,8 @@ class Queue:
         storage = open_storage(plan.request.storage)
         self.studies = {arm.name: ArmStudy(plan, arm, storage) for arm in plan.arms}
         self.running: set[str] = set()
+        self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
+        self.paused = ""  # why nothing more is handed out
         self._recover()
 
     def _recover(self) -> None:
@@ -49,14 +53,14 @@ class Queue:
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
-        row = self.ledger.take() if self.ready() else None
+        row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
         if row is not None:
             self.running.add(row["training"])
         return row
 
     def ready(self) -> bool:
         """Whether a training waits, after asking for new ones where none does."""
-        while not self.ledger.trainings(state=WAITING):
+        while {row["training"] for row in self.ledger.trainings(state=WAITING)} <= self.given_up():
             if not (self._ask() or self._confirm()):
                 return False
         return True
@@ -75,6 +79,27 @@ class Queue:
             return []
         decided = [self._settle(trial) for trial in self.ledger.trials(config=row["config"])]
         return [trial for trial in decided if trial["state"] in FINAL]
+
+    def put_back(self, training: str, reason: str) -> Row:
+        """What was under way waits again and loses nothing: it goes on from its checkpoint."""
+        self.ledger.finish_training(training, state=WAITING, reason=reason)
+        self.running.discard(training)
+        return self.ledger.trainings(training=training)[0]
+
+    def machine_failed(self, training: str, reason: str) -> Row:
+        """The machine, not the configuration, ended a training: it is tried again, so often in this start, then in
+        the next ones; only after that does it count as FAILED."""
+        self.lost[training] += 1
+        losses = self.ledger.trainings(training=training)[0]["losses"] + 1
+        self.ledger.finish_training(training, losses=losses)
+        if losses < LOSSES:
+            return self.put_back(training, f"machine: {reason}")
+        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0, seconds=None)
+        return self.ledger.trainings(training=training)[0]
+
+    def given_up(self) -> set[str]:
+        """Trainings that this start does not try again."""
+        return {training for training, times in self.lost.items() if times >= TRIES}
 
     def _ask(self) -> bool:
         """One new trial for the arm that has asked for the fewest; False when every arm has its budget."""

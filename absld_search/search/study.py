@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
 from ray import tune
+from sqlalchemy.exc import OperationalError
 
-from absld_search.core import data, logit_bank, results, teachers
+from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import resources, tables
+from absld_search.search import interruption, ownership, processes, resources, tables
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
@@ -30,23 +29,20 @@ from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.worker import train
-from absld_search.words import UsageError
+from absld_search.words import UsageError, masked
 
-DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, 4, 75  # exit codes
+DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
 WORTH_A_WORD = 10_000_000  # bytes
-RETRIES = 2  # of a training whose worker died
-
-
-class Held(RuntimeError):
-    """Another driver holds the study."""
 
 
 class Study:
     """One start of a study. Everything it knows is in the ledger."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.ledger = Ledger(plan.request.storage, plan.request.study)
+    def __init__(self, plan: Plan, lease: ownership.Lease, stop: interruption.Interruption) -> None:
+        self.plan, self.lease, self.stop = plan, lease, stop
+        self.ledger = Ledger(plan.request.storage, plan.request.study, lease.fence)
+        if plan.request.forked_from:
+            self.ledger.fact("forked_from", plan.request.forked_from)
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)
@@ -57,14 +53,21 @@ class Study:
             self._data()
             self.mirroring.open()
             self._teachers()
-            with self.progress, ray_session(self.plan):
+            with self.progress, ray_session(self.plan, self.lease.token, self.stop):
                 self._tune()
+        self._still_ours()
+        self.ledger.requeue()  # what was stopped runs no more
         self.write()
         self.mirroring.catch_up()
         states = {row["state"] for row in self.ledger.trainings()}
         if states & {WAITING, RUNNING}:
             return INTERRUPTED
         return FAILED_SOME if FAILED in states else DONE
+
+    def _still_ours(self) -> None:
+        """Raises: LeaseLost."""
+        if self.lease.lost:
+            raise ownership.LeaseLost(self.lease.lost)
 
     def write(self) -> None:
         """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
@@ -82,8 +85,12 @@ class Study:
         lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"]
         lines += [f"front   {self.plan.request.show}"]
         if code == INTERRUPTED:
-            lines += ["interrupted: run the same command again to continue"]
+            lines += [*self._lost(), f"{self.queue.paused or 'interrupted'}: run the same command again to continue"]
         return "\n".join(lines)
+
+    def _lost(self) -> list[str]:
+        lost = [row for row in self.ledger.trainings(state=WAITING) if row["training"] in self.queue.given_up()]
+        return [f"training {row['training']} is not finished: {row['reason']}" for row in lost]
 
     def _data(self) -> None:
         """The data are decoded before Ray starts, and are those that the study began with."""
@@ -130,6 +137,8 @@ class Study:
         try:
             self._fit()
         except (ray.exceptions.RayError, ray.tune.TuneError, ConnectionError) as error:
+            if why_stopped(error):
+                raise
             self.progress.say(f"Ray stopped: {error}")
 
     def _fit(self) -> None:
@@ -142,7 +151,7 @@ class Study:
         tune.Tuner(
             tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring)),
+                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring), self.progress.say),
                 num_samples=-1,
                 max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
                 trial_dirname_creator=_short_name,
@@ -152,7 +161,7 @@ class Study:
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts it
             ),
         ).fit()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -187,60 +196,88 @@ class Both:
 
 
 @contextmanager
-def held(plan: Plan) -> Iterator[None]:
-    """The study, for this driver alone, and its files for this user alone. Raises: Held, naming who has it."""
-    umask, before = os.umask(0o077), signal.signal(signal.SIGTERM, _interrupt)
-    plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    note = plan.folder / "driver.json"
+def held(plan: Plan) -> Iterator[Study]:
+    """The study, for this driver alone, and its files for this user alone. Raises: ownership.Held."""
+    umask, token = os.umask(0o077), list[ownership.Lease]()
+
+    def clean_up() -> None:
+        for lease in token:
+            lease.release()
+            processes.kill_marked(lease.token)
+
     try:
-        with FileLock(plan.folder / "driver.lock", timeout=0):
-            results.write_json(note, {"pid": os.getpid(), "host": socket.gethostname()})
-            try:
-                yield
-            finally:
-                note.unlink(missing_ok=True)
-    except Timeout:
-        raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
+        with interruption.Interruption(clean_up) as stop:
+            request = plan.request
+            on_lost = partial(os.kill, os.getpid(), signal.SIGTERM)
+            with ownership.held(request.storage, request.study, plan.folder, on_lost) as lease:
+                token.append(lease)
+                yield Study(plan, lease, stop)
     finally:
         os.umask(umask)
-        signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: object) -> None:
-    """A SIGTERM outside Ray's own loop is a Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def _read(note: Path) -> str:
-    with suppress(OSError, ValueError, KeyError):
-        holder = json.loads(note.read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    return "nobody knows which"
+def why_stopped(error: BaseException | None) -> str | None:
+    """What a person is told of an error that ends a run and harms nothing; None: it is a fault of the program."""
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    for found in chain:
+        if isinstance(found, ownership.LeaseLost):
+            return str(found)
+        if files.is_full(found):
+            return f"the disk is full ({str(found).splitlines()[0]}); the last whole checkpoints are kept"
+    for found in chain:
+        if isinstance(found, OperationalError):
+            return masked(f"the study's database cannot be used: {str(found.orig or found).splitlines()[0]}")
+    return None
 
 
 @contextmanager
-def ray_session(plan: Plan) -> Iterator[None]:
-    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does."""
+def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iterator[None]:
+    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does, Ray's end ends it."""
     # Workers start in folders of their own, where a relative path would be another place.
     os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
+    os.environ[processes.MARK] = token  # everything that Ray starts here can be found by it
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
     address = plan.request.address or "local"
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": resources.cores()}
     joined: dict[str, Any] = {"runtime_env": {"env_vars": resources.ONE_THREAD}}  # its workers do not descend from us
     more = own if address == "local" else joined
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with resources.one_thread_each():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
-    except ConnectionError as error:
-        raise UsageError(f"--address {address}: {error}") from None
-    # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    try:
+        try:
+            with resources.one_thread_each():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
+        except ConnectionError as error:
+            raise UsageError(f"--address {address}: {error}") from None
+        # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+        stop.guards.append(_watched(address))
         _check_resources(plan, ray.cluster_resources())
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        stop.guards.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         ray.shutdown()
+        processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
+        del os.environ[processes.MARK]
+
+
+def _watched(address: str) -> interruption.Guard:
+    """Says when Ray is gone: without its raylet or its head a driver would hang or abort a minute later."""
+    if address != "local":
+        return lambda: ""
+    names = ("raylet", "gcs_server")
+    own = {pid: name for pid, name in processes.children(os.getpid()).items() if name in names}
+    began = {pid: processes.started(pid) for pid in own}
+
+    def gone() -> str:
+        dead = [own[pid] for pid in own if processes.started(pid) != began[pid]]
+        return f"Ray's {dead[0]} has died." if dead else ""
+
+    return gone
 
 
 def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
