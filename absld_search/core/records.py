@@ -17,6 +17,7 @@ from absld_search.core.evaluation import KINDS, Outcome
 from absld_search.core.files import write_atomic
 from absld_search.core.trainer import by_class
 
+UNDEFINED = "_nsd"  # the end of the names of those metrics that need not have a value
 Outcomes = Mapping[str, list[Outcome]]  # split -> one outcome per attack
 
 
@@ -74,7 +75,7 @@ def metrics_of(outcomes: Outcomes) -> dict[str, float]:
         for split, found in outcomes.items()
         for outcome in found
         for name, value in outcome.summary().items()
-        if math.isfinite(value)
+        if math.isfinite(value) or not name.endswith(UNDEFINED)
     }
 
 

@@ -13,16 +13,11 @@ from torch import Tensor, nn
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
 from absld_search.core.data import Split
+from absld_search.core.finite import NonFinite as NonFinite
+from absld_search.core.finite import Watch, WatchedTeacher, require_classes, require_epoch
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.base import Epoch, Method, Teacher
 from absld_search.core.methods.knobs import knob
-
-
-class NonFinite(ArithmeticError):
-    """A number that ends the training: its text is `nonfinite:<where>@<epoch>`."""
-
-    def __init__(self, where: str, epoch: int) -> None:
-        super().__init__(f"nonfinite:{where}@{epoch}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,8 @@ class Trainer:
         warm_up: WarmUp | None = None,
         monitor: Split | None = None,
     ) -> None:
-        self.student, self.method, self.teachers = student, method, teachers
+        self.student, self.method, self.watch = student, method, Watch(train.labels.device)
+        self.teachers = {role: WatchedTeacher(teacher, self.watch) for role, teacher in teachers.items()}
         self.train, self.schedule, self.seed = train, schedule, seed
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
@@ -132,7 +128,9 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         means = self._batches(method, number)
         self.scheduler.step()
+        require_epoch(self.watch, means, number)
         logged = method.end_epoch({**means.means(), "count": means.count}, self._epoch(number))
+        require_classes(logged, means.count, number)
         self._take_average(number)
         self.epoch = number
         return EpochEnd(number, self._metrics(means, logged, rate))
@@ -142,15 +140,15 @@ class Trainer:
 
     def _batches(self, method: Method, number: int) -> ClassMeans:
         self.student.train()
+        self.watch.begin()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
         for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
-            loss, per_sample = method.step(self.student, self.teachers, batch)
+            loss, per_sample = found = method.step(self.student, self.teachers, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
-        if not math.isfinite(means.overall()["loss"]):
-            raise NonFinite("loss", number)
+            self.watch.end_step(found)
         return means
 
     def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
@@ -166,6 +164,7 @@ class Trainer:
             for rows in torch.arange(len(split), device=split.labels.device).split(self.schedule.batch_size):
                 batch = split.at(rows)
                 means.add(batch.y, method.measure(self.student, batch))
+        require_classes(means.means(), means.count, number, "measured-")
         return {**means.means(), "count": means.count}
 
     def _take_average(self, number: int) -> None:

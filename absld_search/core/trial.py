@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from absld_search.core import checkpoints, data, evaluation, models, records, results
 from absld_search.core.config import TrialConfig, is_file
+from absld_search.core.finite import require_metrics
 from absld_search.core.methods.base import Method
 from absld_search.core.teacher_making import load, teacher
 from absld_search.core.trainer import EpochEnd, NonFinite, Trainer
@@ -58,6 +59,7 @@ class _Run:
         if self.config.test:
             outcomes |= self.evaluate("test", TEST_ATTACKS)
         metrics = records.metrics_of(outcomes)
+        require_metrics(metrics, self.trainer.epoch)
         self.write(outcomes, metrics)
         return metrics
 
@@ -65,6 +67,7 @@ class _Run:
         last = end.number == self.config.schedule.epochs
         if end.number % self.setting.eval_every == 0 and not last:
             end.metrics |= records.metrics_with_classes(self.evaluate("val", evaluation.SEARCH_ATTACKS))
+        require_metrics(end.metrics, end.number)
         self.log.append(end.number, end.metrics)
         self.saver.after(end)  # after the log: a kill in between repeats the epoch and logs it once more, equal
         self.report(end.number, end.metrics)

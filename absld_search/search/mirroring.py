@@ -25,7 +25,7 @@ from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
-OPEN_SECONDS = 20.0  # for which a start waits to hear that its experiment was deleted
+OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
 LOCK_SECONDS = 60.0
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED: "FAILED"}
 Rows = list[tuple[int, dict[str, float]]]

@@ -26,7 +26,7 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[
     try:
         metrics = run_trial(config, folder, _report, seconds)
     except ArithmeticError as error:
-        return {"failed": str(error), "epochs": 0}
+        return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise  # what the machine did, not the configuration
     except Exception as error:
