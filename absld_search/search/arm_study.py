@@ -10,6 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
+from absld_search.search import reaping
 from absld_search.search.ledger import BUSY_SECONDS
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
@@ -68,11 +69,7 @@ class ArmStudy:
 
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        self.study.tell(number, state=TrialState.FAIL)
-        point = frozen.system_attrs.get("fixed_params") or frozen.params
-        if point:
-            self.study.enqueue_trial(point)
+        reaping.drop(self.study, number)
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""
