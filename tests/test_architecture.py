@@ -47,7 +47,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/finite.py": ({"core.methods.base", "core.losses", "core.data"}, {"torch"}),
-    "absld_search/core/memory.py": ({"core.methods.base", "core.data"}, {"torch"}),
+    "absld_search/core/memory.py": ({"core.methods.base"}, {"torch"}),
     "absld_search/core/trainer.py": (
         {
             "core.finite",
@@ -94,7 +94,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/arm_study.py": (LIGHT | {"search.plan", "search.ledger"}, {"optuna"}),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
-    "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray", "torch"}),
+    "absld_search/search/worker.py": ({"core.trial", "core.trainer", "core.memory"}, {"ray", "torch"}),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
         {"analysis.", "core.results", "core.metrics", "search.fronts", "search.stats"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
-from absld_search.core.data import Split
+from absld_search.core.data import Batch, Split
 from absld_search.core.finite import NonFinite as NonFinite
 from absld_search.core.finite import Watch, WatchedTeacher, require_classes, require_epoch
 from absld_search.core.losses import ClassMeans
-from absld_search.core.methods.base import Epoch, Method, Teacher
+from absld_search.core.memory import Rescue
+from absld_search.core.methods.base import Epoch, Method, Step, Teacher
 from absld_search.core.methods.knobs import knob
 
 
@@ -93,6 +95,7 @@ class Trainer:
         self.student, self.method, self.watch = student, method, Watch(train.labels.device)
         self.teachers = {role: WatchedTeacher(teacher, self.watch) for role, teacher in teachers.items()}
         self.train, self.schedule, self.seed = train, schedule, seed
+        self.rescue = Rescue(student, train.labels.device)
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
         self.average = WeightAverage(self.options.averaging_decay)
@@ -143,13 +146,18 @@ class Trainer:
         self.watch.begin()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
         for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
-            loss, per_sample = found = method.step(self.student, self.teachers, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            found = self.rescue.run(method, partial(self._gradients, method, batch))
             self.optimizer.step()
-            means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
+            means.add(batch.y, {**found.per_sample, "loss": found.loss.detach().expand(len(batch.y))})
             self.watch.end_step(found)
         return means
+
+    def _gradients(self, method: Method, batch: Batch) -> Step:
+        """A method's step on one batch, and its gradient in the student's parameters."""
+        found = method.step(self.student, self.teachers, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        found.loss.backward()
+        return found
 
     def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
         """Class means of what the method measures before an epoch. Draws from a generator state of its own:
@@ -188,6 +196,7 @@ class Trainer:
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
+        found |= {"memory/on_host": 1.0} if self.rescue.on_host else {}
         named = {"adv_correct": "train/robust_accuracy", "clean_correct": "train/clean_accuracy"}
         for signal, name in named.items():
             if signal in means.sums:

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
+from absld_search.core import memory
 from absld_search.core.trial import TrialConfig, run_trial
 
 
@@ -27,10 +27,10 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str]) -> dict[
         metrics = run_trial(config, folder, _report, seconds)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
-    except (OSError, MemoryError, torch.OutOfMemoryError):
+    except OSError:
         raise  # what the machine did, not the configuration
     except Exception as error:
-        return {"failed": f"{type(error).__name__}: {error}", "epochs": 0}
+        return {"failed": memory.reason(error) or f"{type(error).__name__}: {error}", "epochs": 0}
     return {"final": metrics, "epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
 
 
