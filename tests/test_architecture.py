@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
     "absld_search/core/faults.py": ({"words"}, set()),
     "absld_search/core/files.py": ({"core.faults"}, {"platformdirs"}),
+    "absld_search/doctor.py": ({"words", "search."}, {"click"}),
     "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "pyarrow", "scipy"}),
     "absld_search/core/image_cache.py": (set(), {"numpy", "filelock"}),
     "absld_search/core/datasets.py": (
@@ -59,8 +60,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),
     "absld_search/core/schedules.py": ({"words", "core.methods.knobs"}, {"torch"}),
+    "absld_search/core/finite.py": ({"core.methods.base", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/memory.py": ({"core.methods.base"}, {"torch"}),
     "absld_search/core/trainer.py": (
         {
+            "core.finite",
+            "core.memory",
             "core.methods.base",
             "core.methods.knobs",
             "core.losses",
@@ -116,6 +121,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"sqlalchemy", "filelock"},
     ),
     "absld_search/search/interruption.py": ({"search.processes"}, set()),
+    "absld_search/search/listening.py": (set(), set()),
+    "absld_search/search/background.py": (set(), set()),
+    "absld_search/search/checks.py": ({"core.files", "search.", ""}, {"packaging"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
     "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
@@ -124,14 +132,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
-        LIGHT | {"core.faults", "search.plan", "search.ledger", "search.database"},
+        LIGHT | {"core.faults", "search.plan", "search.ledger", "search.database", "search.reaping"},
         {"optuna"},
     ),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
     "absld_search/search/worker.py": (
-        {"core.files", "core.trial", "core.trainer", "search.resources"},
+        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

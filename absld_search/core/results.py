@@ -92,7 +92,7 @@ def write_shard(
 
 def write_images(path: Path | str, image_rows: Rows) -> None:
     """Write an images table alone. Raises: ValueError where rows do not fit the schema."""
-    _write_table(Path(path), _table(image_rows, SHARDS["images"], "images"))
+    _write_table(Path(path), _table(image_rows, SHARDS["images"], "images"), "shard")
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:

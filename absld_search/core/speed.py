@@ -81,9 +81,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 class _Teacher(Protocol):
-    count: Any
-
-    def start_epoch(self, number: int) -> None: ...
     def clean_logits(self, batch: Any) -> Tensor: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -93,18 +90,6 @@ class InFloat:
 
     def __init__(self, teacher: _Teacher, device: torch.device) -> None:
         self.teacher, self.device = teacher, device
-
-    @property
-    def count(self) -> Any:
-        """What the teacher has been asked."""
-        return self.teacher.count
-
-    @count.setter
-    def count(self, value: Any) -> None:
-        self.teacher.count = value
-
-    def start_epoch(self, number: int) -> None:
-        self.teacher.start_epoch(number)
 
     def clean_logits(self, batch: Any) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):

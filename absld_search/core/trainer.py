@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,21 +15,17 @@ from absld_search.core import speed
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
 from absld_search.core.data import Batch, Split
+from absld_search.core.finite import NonFinite as NonFinite
+from absld_search.core.finite import Watch, WatchedTeacher, require_classes, require_epoch
 from absld_search.core.graphs import Replayed
 from absld_search.core.logit_bank import Count
 from absld_search.core.losses import ClassMeans
-from absld_search.core.methods.base import Epoch, Method, Teacher
+from absld_search.core.memory import Rescue
+from absld_search.core.methods.base import AskedTeacher, Epoch, Method, Step, Teacher
 from absld_search.core.methods.knobs import knob
 from absld_search.core.schedules import Schedule, restore, scheduler
 from absld_search.core.selection import RULES
 from absld_search.core.speed import Speed
-
-
-class NonFinite(ArithmeticError):
-    """A number that ends the training: its text is `nonfinite:<where>@<epoch>`."""
-
-    def __init__(self, where: str, epoch: int) -> None:
-        super().__init__(f"nonfinite:{where}@{epoch}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Trainer:
         self,
         student: nn.Module,
         method: Method,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, AskedTeacher],
         train: Split,
         schedule: Schedule,
         seed: int,
@@ -88,15 +85,16 @@ class Trainer:
         monitor: Split | None = None,
         how: Speed | None = None,
     ) -> None:
-        self.student, self.method, self.teachers = student, method, teachers
+        self.student, self.method, self.watch = student, method, Watch(train.labels.device)
+        self.asked = dict(teachers)
         self.train, self.schedule, self.seed = train, schedule, seed
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
         device = train.labels.device
         self.speed = replace(how or Speed(), compile_for=schedule.batch_size if self.options.compile else 0)
         speed.choose(student, self.speed)
-        if self.options.precision != "fp32":
-            self.teachers = {role: speed.InFloat(teacher, device) for role, teacher in teachers.items()}
+        self.rescue = Rescue(student, device, active=device.type == "cuda" and not self.speed.graphs)
+        self.teachers: dict[str, Teacher] = {role: self._prepared(asked) for role, asked in teachers.items()}
         self.average = WeightAverage(self.options.averaging_decay)
         self.epoch = 0
         self.optimizer = torch.optim.SGD(
@@ -110,6 +108,11 @@ class Trainer:
         self.scheduler = scheduler(schedule, self.optimizer, self.options.drop_once)
         for each in (method, *([warm_up.method] if warm_up else [])):
             each.setup(train.num_classes, device)
+
+    def _prepared(self, asked: AskedTeacher) -> Teacher:
+        """A teacher as methods see it."""
+        watched = WatchedTeacher(asked, self.watch)
+        return watched if self.options.precision == "fp32" else speed.InFloat(watched, self.train.labels.device)
 
     @property
     def deployed(self) -> nn.Module:
@@ -126,13 +129,15 @@ class Trainer:
         number = self.epoch + 1
         method = self._method(number)
         method.start_epoch(self._epoch(number), self._measured(method, number))
-        for asked in self.teachers.values():
+        for asked in self.asked.values():
             asked.start_epoch(number)
         torch.manual_seed(self.seed * 2_000_003 + number)
         rate = self.optimizer.param_groups[0]["lr"]
         means = self._batches(method, number)
         self.scheduler.step()
+        require_epoch(self.watch, means, number)
         logged = method.end_epoch({**means.means(), "count": means.count}, self._epoch(number))
+        require_classes(logged, means.count, number)
         self._take_average(number)
         self.epoch = number
         return EpochEnd(number, self._metrics(means, logged, rate))
@@ -142,24 +147,29 @@ class Trainer:
 
     def _batches(self, method: Method, number: int) -> ClassMeans:
         self.student.train()
+        self.watch.begin()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
         step: Callable[[Batch], None] = lambda batch: self._step(method, means, batch)  # noqa: E731
         if self.speed.graphs and method.repeatable() and self.train.labels.is_cuda:
             step = Replayed(step, self.schedule.batch_size)
         for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
             step(batch)
-        if not math.isfinite(means.overall()["loss"]):
-            raise NonFinite("loss", number)
         return means
 
     def _step(self, method: Method, means: ClassMeans, batch: Batch) -> None:
         """One batch. Nothing in here waits for the device."""
-        with speed.autocast(batch.x.device, self.options.precision):
-            loss, per_sample = method.step(self.student, self.teachers, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        found = self.rescue.run(method, partial(self._gradients, method, batch))
         self.optimizer.step()
-        means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
+        means.add(batch.y, {**found.per_sample, "loss": found.loss.detach().expand(len(batch.y))})
+        self.watch.end_step(found)
+
+    def _gradients(self, method: Method, batch: Batch) -> Step:
+        """A method's step on one batch, and its gradient in the student's parameters."""
+        with speed.autocast(batch.x.device, self.options.precision):
+            found = method.step(self.student, self.teachers, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        found.loss.backward()
+        return found
 
     def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
         """Class means of what the method measures before an epoch. Draws from a generator state of its own:
@@ -174,6 +184,7 @@ class Trainer:
             for rows in torch.arange(len(split), device=split.labels.device).split(self.schedule.batch_size):
                 batch = split.at(rows)
                 means.add(batch.y, method.measure(self.student, batch))
+        require_classes(means.means(), means.count, number, "measured-")
         return {**means.means(), "count": means.count}
 
     def _take_average(self, number: int) -> None:
@@ -197,6 +208,7 @@ class Trainer:
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
+        found |= {"memory/on_host": 1.0} if self.rescue.on_host else {}
         named = {"adv_correct": "train/robust_accuracy", "clean_correct": "train/clean_accuracy"}
         for signal, name in named.items():
             if signal in means.sums:
@@ -216,7 +228,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "warm_up": self.warm_up.method.state_dict() if self.warm_up else {},
             "average": self.average.state_dict(),
-            "counts": {role: asdict(asked.count) for role, asked in self.teachers.items()},  # no part of any number
+            "counts": {role: asdict(asked.count) for role, asked in self.asked.items()},  # no part of any number
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,7 +242,7 @@ class Trainer:
             self.warm_up.method.load_state_dict(state["warm_up"])
         self.average.load_state_dict(state["average"])
         for role, count in state.get("counts", {}).items():
-            self.teachers[role].count = Count(**count)
+            self.asked[role].count = Count(**count)
 
 
 def by_class(name: str, values: Tensor) -> dict[str, float]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from absld_search.core import checkpoints, data, evaluation, faults, models, records, results
 from absld_search.core.config import TrialConfig, is_file
+from absld_search.core.finite import require_metrics
 from absld_search.core.methods.base import Method
 from absld_search.core.selection import Selection
 from absld_search.core.teacher_making import load, teacher
@@ -73,6 +74,7 @@ class Run:
             attacks = evaluation.of_test(self.setting.dataset, self.config.device)
             outcomes |= self.evaluate("test", self.selected, attacks)
         metrics = records.metrics_of(outcomes)
+        require_metrics(metrics, self.trainer.epoch)
         self.write(outcomes, metrics, {**outcomes, **last})
         return metrics
 
@@ -81,6 +83,7 @@ class Run:
         last = end.number == self.config.schedule.epochs
         if end.number % self.setting.eval_every == 0 and not last:
             end.metrics |= records.metrics_with_classes(self.look(end.number))
+        require_metrics(end.metrics, end.number)
         self.log.append(end.number, end.metrics)
         self.saver.after(end)  # after the log: a kill in between repeats the epoch and logs it once more, equal
         self.report(end.number, end.metrics)
@@ -130,7 +133,7 @@ class Run:
         chosen = {"selected_epoch": float(self.selection.epoch)} if self.selection.split else {}
         self.log.append(epochs, {**self.log.last(), **records.metrics_with_classes(logged), **chosen})
         records.save_student(self.folder, self.selected)
-        counts = {role: asdict(asked.count) for role, asked in self.trainer.teachers.items()}
+        counts = {role: asdict(asked.count) for role, asked in self.trainer.asked.items()}
         results.write_json(self.folder / TEACHER_COUNTS, counts)
         rows = (
             records.epoch_rows(key, self.log),

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.trial import Trial, TrialState
 
 from absld_search.core import faults
-from absld_search.search.database import one_of_us_does, waiting
+from absld_search.search import reaping
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
 
@@ -25,12 +25,6 @@ SAMPLERS: dict[str, Callable[[int, bool], BaseSampler]] = {
     "nsga2": lambda seed, group: NSGAIISampler(seed=seed, population_size=STARTUP),
     "random": lambda seed, group: RandomSampler(seed=seed),
 }
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """The study's database as Optuna sees it."""
-    arguments = {"connect_args": waiting(url)}
-    return one_of_us_does(lambda: optuna.storages.RDBStorage(url, engine_kwargs=arguments))
 
 
 class ArmStudy:
@@ -71,11 +65,7 @@ class ArmStudy:
 
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        self.study.tell(number, state=TrialState.FAIL)
-        point = frozen.system_attrs.get("fixed_params") or frozen.params
-        if point:
-            self.study.enqueue_trial(point)
+        reaping.drop(self.study, number)
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""

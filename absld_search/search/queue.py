@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from absld_search.search import fronts
-from absld_search.search.arm_study import ArmStudy, open_storage
+from absld_search.search.arm_study import ArmStudy
 from absld_search.search.ledger import COMPLETE, FAILED, WAITING, Ledger, Row
+from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Arm, Plan
 
 FINAL = (COMPLETE, FAILED)
@@ -71,6 +73,9 @@ class Queue:
 
     def done(self, training: str, metrics: Mapping[str, float] | None, reason: str, **facts: Any) -> list[Row]:
         """Write down how a training ended; the trials that this decides."""
+        bad = [name for name, value in (metrics or {}).items() if not math.isfinite(value)]
+        if bad:  # the last gate before the ledger, Optuna and the fronts
+            metrics, reason = None, f"nonfinite:metric-{bad[0]}@{facts.get('epochs', 0)}"
         state = FAILED if metrics is None else COMPLETE
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self.running.discard(training)
@@ -128,7 +133,12 @@ class Queue:
             return self.ledger.trials(trial=trial["trial"])[0]
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
         whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
-        missing = {f"nonfinite:{name}" for name in self.plan.objectives for metrics in good if name not in metrics}
+        missing = {
+            f"nonfinite:{name}@{row['epochs']}"
+            for name in self.plan.objectives
+            for row in rows
+            if row["state"] == COMPLETE and name not in row["metrics"]
+        }
         reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
         usable = whole and not missing
         values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if usable else None

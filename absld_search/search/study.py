@@ -33,6 +33,7 @@ from absld_search.words import UsageError, masked
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
 WORTH_A_WORD = 10_000_000  # bytes
+CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
 
 class Study:
@@ -77,8 +78,10 @@ class Study:
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
     def publish(self, report: Path, answer: Any) -> None:
-        """The report's files and numbers into MLflow."""
+        """The report's files and numbers into MLflow, and a last chance for it to hear of everything."""
         self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
+        left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
+        self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
 
     def closing(self, code: int) -> str:
         """Where to look next."""

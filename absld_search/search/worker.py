@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from absld_search.core import memory
 from absld_search.core.files import is_full
 from absld_search.core.trial import TrialConfig, run_trial
 from absld_search.search.resources import memory_fraction
@@ -32,9 +33,7 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: fl
     try:
         metrics = run_trial(config, folder, partial(_report, notes), seconds, notes.append)
     except ArithmeticError as error:
-        return {"failed": str(error), "epochs": 0}
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # a process that has no memory left is not used again
+        return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
         return {**_blamed(error), "notes": notes, "epochs": 0}
     return {"final": metrics, "epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
@@ -44,6 +43,8 @@ def _blamed(error: Exception) -> dict[str, str]:
     """Whose fault it is: a full disk's, the machine's, or the configuration's, which would repeat itself."""
     if is_full(error):
         return {"full": f"the disk is full ({error})"}
+    if why := memory.reason(error):
+        return {"failed": why}
     return {"lost" if isinstance(error, OSError) else "failed": f"{type(error).__name__}: {error}"}
 
 

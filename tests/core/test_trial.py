@@ -117,7 +117,7 @@ def test_nan_student_fails_with_a_reason(tmp_path: Path, monkeypatch: pytest.Mon
 
     teacher_making.ensure_teacher(workload(SMOKE), "trades-wide", "cpu", say=lambda line: None)
     monkeypatch.setattr(trial.models, "build", poisoned)
-    with pytest.raises(NonFinite, match="nonfinite:loss@1"):
+    with pytest.raises(NonFinite, match="nonfinite:student-logits@1"):
         run_trial(config(), tmp_path, lambda *_: None)
     assert results.read_result(tmp_path) is None
 

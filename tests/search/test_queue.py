@@ -330,7 +330,7 @@ def test_an_undefined_objective_fails_the_trial(tmp_path: Path) -> None:
     assert row is not None
     metrics = {name: value for name, value in pretend(row["job"]).items() if name != "robust_accuracy"}
     (trial,) = queue.done(row["training"], metrics, "", epochs=2, seconds=0.0)
-    assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy"
+    assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy@2"
 
 
 def test_a_point_asked_for_and_never_written_down_is_tried_again(tmp_path: Path) -> None:

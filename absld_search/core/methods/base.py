@@ -23,18 +23,22 @@ Value = float | int | str | bool
 class Teacher(Protocol):
     """A trained network that methods learn from."""
 
-    count: Count
-
-    def start_epoch(self, number: int) -> None:
-        """Told by the trainer before the batches of epoch `number`."""
-        ...
-
     def clean_logits(self, batch: Batch) -> Tensor:
         """Its logits on the batch's views, (B, C), without gradient."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """The network itself, with gradient to x."""
+        ...
+
+
+class AskedTeacher(Teacher, Protocol):
+    """A teacher as the trainer knows it: a network, or a bank of what it said."""
+
+    count: Count
+
+    def start_epoch(self, number: int) -> None:
+        """Told before the batches of epoch `number`."""
         ...
 
 
