@@ -132,7 +132,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
-        LIGHT | {"core.faults", "search.plan", "search.ledger", "search.database", "search.reaping"},
+        LIGHT | {"core.faults", "search.plan", "search.reaping"},
         {"optuna"},
     ),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),

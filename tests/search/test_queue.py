@@ -15,8 +15,9 @@ import pytest
 
 from absld_search.search import fronts
 from absld_search.search import queue as queues
-from absld_search.search.arm_study import SAMPLERS, ArmStudy, open_storage
+from absld_search.search.arm_study import SAMPLERS, ArmStudy
 from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
 from absld_search.search.queue import Queue, choice, values_of
