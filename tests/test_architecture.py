@@ -218,7 +218,7 @@ def test_make_bench_runs_every_benchmark_there_is() -> None:
     assert all(f"`{name}`" in page for name in line.split()[2:])
 
 
-SHARED = {  # no paper's page; absld_factors is the knobs of absld, which alone may import it
+SHARED = {"asking",   # no paper's page; absld_factors is the knobs of absld, which alone may import it
     "base", "knobs", "adversarial", "distillation", "weights", "temperatures", "label_sources", "composition",
 }  # fmt: skip
 

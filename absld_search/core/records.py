@@ -18,7 +18,7 @@ from absld_search.core.evaluation import KINDS, Outcome
 from absld_search.core.files import write_atomic
 from absld_search.core.trainer import by_class
 
-UNDEFINED = "_nsd"  # the end of the names of those metrics that need not have a value
+UNDEFINED = ("_nsd", "_nsd_sample")  # the ends of the names of those metrics that need not have a value
 Outcomes = Mapping[str, list[Outcome]]  # split -> one outcome per attack
 
 

@@ -5,41 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from absld_search.core import attacks
 from absld_search.core.data import Batch
-from absld_search.core.logit_bank import Count
 from absld_search.core.losses import Objective, signals  # noqa: F401  part of the contract
+from absld_search.core.methods.asking import AskedTeacher, Teacher  # noqa: F401  part of the contract
 from absld_search.core.methods.knobs import checked, in_range, knob, knobs  # noqa: F401  part of the contract
 
 Radius = tuple[Tensor | float, Tensor | float]  # (eps, step size): numbers, or (B,) where samples differ
 Value = float | int | str | bool
-
-
-class Teacher(Protocol):
-    """A trained network that methods learn from."""
-
-    def clean_logits(self, batch: Batch) -> Tensor:
-        """Its logits on the batch's views, (B, C), without gradient."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network itself, with gradient to x."""
-        ...
-
-
-class AskedTeacher(Teacher, Protocol):
-    """A teacher as the trainer knows it: a network, or a bank of what it said."""
-
-    count: Count
-
-    def start_epoch(self, number: int) -> None:
-        """Told before the batches of epoch `number`."""
-        ...
 
 
 class Step(NamedTuple):
