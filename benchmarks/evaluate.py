@@ -6,7 +6,7 @@ left), APGD-CE and AutoAttack against pyautoattack with the same seeds. Verdicts
 Goals: PGD-20 2.4x; APGD-CE 3.6x where most images are fooled (ResNet-18); AutoAttack 1.3x on digits.
 Command: python -m benchmarks.evaluate --part digits CHECKPOINT...     (three trained digits students, 400 images)
          python -m benchmarks.evaluate --part cifar10-mini --data-dir DATA CHECKPOINT   (128 images)
-         python -m benchmarks.evaluate --part resnet18 --data-dir DATA  (the ResNet-18 of pyautoattack, 32 images, 4/255)
+         python -m benchmarks.evaluate --part resnet18 --data-dir DATA  (ResNet-18 of pyautoattack, 4/255)
 """
 
 from __future__ import annotations
