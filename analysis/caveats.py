@@ -10,6 +10,7 @@ from analysis.confirmed import Seed
 
 
 def caveats(facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]:
+    """One sentence or two each; `rows` are the answer's."""
     summary = facts.get("workload_summary", "")
     setting = f"{facts['workload']} ({summary})" if summary else facts["workload"]
     return [

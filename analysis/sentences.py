@@ -20,6 +20,7 @@ def in_per_cent(measure: str) -> bool:
 
 
 def verdicts_of(rows: list["Row"], comparisons: list["Comparison"]) -> list[str]:
+    """A sentence or two for each compared measure."""
     if len(rows) == 1:
         return [_only_arm(rows[0])]
     measures = dict.fromkeys(found.measure for found in comparisons)

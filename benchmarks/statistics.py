@@ -25,6 +25,7 @@ TABLES = {
     "coverage-arms": intervals.coverage_of_arms,
     "coverage-seeds": intervals.coverage_over_seeds,
     "null-check": intervals.null_check,
+    "null-without-ties": intervals.null_without_ties,
     "right-order": search.right_order,
     "search": search.studies,
 }
