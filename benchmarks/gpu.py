@@ -273,7 +273,7 @@ def attacked(attack: Any, student: nn.Module, x: Tensor, y: Tensor, setting: Set
     """Share of images that stay right under AutoAttack, 8/255."""
     version = {"version": "custom", "attacks": ["apgd-ce"]} if setting.toy else {"version": "standard"}
     found = attack(student, norm="Linf", eps=8 / 255, device=setting.device, seed=0, **version)
-    x_adv = found.run_standard_evaluation(x, y, batch_size=min(500, len(y)))
+    x_adv, _ = found.run_standard_evaluation(x, y, batch_size=min(500, len(y)))
     with torch.no_grad():
         return float((student(x_adv).argmax(1) == y).float().mean())
 

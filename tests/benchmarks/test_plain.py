@@ -43,8 +43,8 @@ def test_loss_gradients_statistics_and_class_sums_are_ours() -> None:
         assert torch.allclose(mine.double(), theirs.double(), rtol=1e-12)
     means = ClassMeans(10, "cpu")
     means.add(batch.y, signals)
-    assert torch.allclose(means.sums["adv_risk"], torch.tensor(plain.adv_risk).double(), rtol=1e-6)
-    assert torch.allclose(means.sums["clean_risk"], torch.tensor(plain.clean_risk).double(), rtol=1e-6)
+    assert torch.allclose(means.sums["adv_risk"], torch.tensor(plain.adv_risk, dtype=torch.float64), rtol=1e-12)
+    assert torch.allclose(means.sums["clean_risk"], torch.tensor(plain.clean_risk, dtype=torch.float64), rtol=1e-12)
 
 
 def test_a_step_moves_the_weights_and_gives_the_loss() -> None:
