@@ -22,6 +22,7 @@ def check(plan: Plan) -> None:
     _check_numbers(plan)
     _check_device(plan)
     _check_writable("--out", plan.folder)
+    _check_own(plan)
     _check_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
     _check_storage(plan)
@@ -87,6 +88,23 @@ def _check_writable(flag: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
+
+
+def _check_own(plan: Plan) -> None:
+    """A study's folder lies where it seems to lie, and holds what its user put there."""
+    folder = plan.folder
+    if folder.is_symlink():
+        raise UsageError(f"--study: {folder} is a link; a study's folder lies in --out itself.")
+    if not folder.exists():
+        return
+    found = folder.stat()
+    if os.geteuid() != 0 and found.st_uid != os.geteuid():
+        raise UsageError(f"--study: {folder} belongs to user {found.st_uid}; give another name with --study or --out.")
+    if found.st_mode & 0o022:
+        raise UsageError(
+            f"--study: others may write into {folder}, so what is in it may not be yours. Look at it, then "
+            f"`chmod 700 {folder}`."
+        )
 
 
 def _check_data(plan: Plan) -> None:

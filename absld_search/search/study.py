@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 from ray import tune
+from ray._private import ray_constants
 
 from absld_search.core import data, results, teachers
 from absld_search.core.files import cache_folder
@@ -212,10 +213,15 @@ def ray_session(plan: Plan) -> Iterator[None]:
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
     address = plan.request.address or "local"
     own = {"include_dashboard": False} if address == "local" else {}
+    _listen(here_only=address == "local")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except ConnectionError as error:
         raise UsageError(f"--address {address}: {error}") from None
+    except OSError as error:  # a socket's name has room for 107 bytes
+        if "AF_UNIX" not in str(error):
+            raise
+        raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
     # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     try:
@@ -224,6 +230,16 @@ def ray_session(plan: Plan) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         ray.shutdown()
+
+
+def _listen(here_only: bool) -> None:
+    """Where Ray's servers listen: on Linux, without a word, on every network, also for a Ray that one machine uses.
+
+    The switch is the one by which Ray keeps to the loopback address on the systems that have no clusters; its helpers
+    read it from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if here_only else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not here_only
 
 
 def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
