@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from absld_search import catalog
-from absld_search.words import UsageError, masked, pair
+from absld_search.words import UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
 
@@ -152,7 +152,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
 
     smoke, out = words.pop("smoke"), words["out"].absolute()
     workload = words.pop("workload") + (SMOKE if smoke else "")
-    study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
+    study = checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
     if smoke:
         words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
     for folder in ("data_dir", "teacher_dir"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -26,6 +27,7 @@ def check(plan: Plan) -> None:
     _check_numbers(plan)
     _check_device(plan)
     _check_writable("--out", plan.folder)
+    _check_own(plan)
     _check_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
     check_storage(plan)
@@ -99,6 +101,23 @@ def _existing(folder: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
+
+
+def _check_own(plan: Plan) -> None:
+    """A study's folder lies where it seems to lie, and holds what its user put there."""
+    folder = plan.folder
+    if folder.is_symlink():
+        raise UsageError(f"--study: {folder} is a link; a study's folder lies in --out itself.")
+    if not folder.exists():
+        return
+    found = folder.stat()
+    if os.geteuid() != 0 and found.st_uid != os.geteuid():
+        raise UsageError(f"--study: {folder} belongs to user {found.st_uid}; give another name with --study or --out.")
+    if found.st_mode & 0o022:
+        raise UsageError(
+            f"--study: others may write into {folder}, so what is in it may not be yours. Look at it, then "
+            f"`chmod 700 {folder}`."
+        )
 
 
 def _check_data(plan: Plan) -> None:

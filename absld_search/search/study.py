@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -27,6 +26,7 @@ from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
+from absld_search.search.ray_session import ray_session
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
@@ -234,60 +234,3 @@ def why_stopped(error: BaseException | None) -> str | None:
         if isinstance(found, OperationalError):
             return masked(f"the study's database cannot be used: {str(found.orig or found).splitlines()[0]}")
     return None
-
-
-@contextmanager
-def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iterator[None]:
-    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does, Ray's end ends it."""
-    # Workers start in folders of their own, where a relative path would be another place.
-    os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
-    os.environ[processes.MARK] = token  # everything that Ray starts here can be found by it
-    # "local": without a word Ray joins whatever cluster somebody started on this machine.
-    address = plan.request.address or "local"
-    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": resources.cores()}
-    joined: dict[str, Any] = {"runtime_env": {"env_vars": resources.ONE_THREAD}}  # its workers do not descend from us
-    more = own if address == "local" else joined
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        try:
-            with resources.one_thread_each():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
-        except ConnectionError as error:
-            raise UsageError(f"--address {address}: {error}") from None
-        # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-        stop.guards.append(_watched(address))
-        _check_resources(plan, ray.cluster_resources())
-        yield
-    finally:
-        stop.guards.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        ray.shutdown()
-        processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
-        del os.environ[processes.MARK]
-
-
-def _watched(address: str) -> interruption.Guard:
-    """Says when Ray is gone: without its raylet or its head a driver would hang or abort a minute later."""
-    if address != "local":
-        return lambda: ""
-    names = ("raylet", "gcs_server")
-    own = {pid: name for pid, name in processes.children(os.getpid()).items() if name in names}
-    began = {pid: processes.started(pid) for pid in own}
-
-    def gone() -> str:
-        dead = [own[pid] for pid in own if processes.started(pid) != began[pid]]
-        return f"Ray's {dead[0]} has died." if dead else ""
-
-    return gone
-
-
-def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
-    """Tune waits for ever for resources that do not exist."""
-    for flag, name, asked in (
-        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
-        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
-    ):
-        if asked > there.get(name, 0):
-            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")

@@ -7,10 +7,12 @@ comes out as one of `MIRROR_ERRORS`.
 
 import logging
 import math
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +37,7 @@ KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.open
 IDENTITY = "absld.identity"
 COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
 ANSWER = "answer"
+SAFE_KEY = re.compile(r"[\w .#/:-]{1,200}", re.ASCII)
 
 
 @dataclass
@@ -170,7 +173,7 @@ class Mirror:
         run = self._find_or_create(ANSWER, ANSWER, {KIND: ANSWER})
         for file in files:
             self._client.log_artifact(run.id, str(file))
-        self._tag(run, {NOTE: description})
+        self._tag(run, {NOTE: escape(description, quote=False)})  # MLflow renders it as Markdown, HTML and all
         self.finish(ANSWER, metrics)
 
     @cached_property
@@ -208,6 +211,8 @@ class Mirror:
 
     def _find(self, key: str) -> _Run | None:
         """The run of this key. Asks the store, for an earlier process, or a request whose reply got lost, made some."""
+        if not SAFE_KEY.fullmatch(key):  # it becomes part of a query
+            raise ValueError(f"{key!r} is no key of a run")
         if key not in self._runs:
             for run in sorted(self._search(f"tags.`{KEY}` = '{key}'"), key=_standing)[:1]:
                 self._runs[key] = _known(run)

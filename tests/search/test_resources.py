@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from absld_search import run
 from absld_search.search import resources
-from absld_search.search.study import ray_session
+from absld_search.search.ray_session import ray_session
 from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
 
