@@ -135,6 +135,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         LIGHT | {"core.faults", "search.plan", "search.reaping"},
         {"optuna"},
     ),
+    "absld_search/search/optuna_storage.py": ({"search.database"}, {"optuna"}),
+    "absld_search/search/reaping.py": ({"search.ledger", "search.optuna_storage"}, {"optuna"}),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
