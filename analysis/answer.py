@@ -59,7 +59,7 @@ class Row:
     seeds: int
     searched: int  # complete trials of the arm's search
     measures: dict[str, Spread]  # by names of MEASURES; absent where not measured
-    worst_classes: dict[str, int]  # name of the worst class under PGD-20 -> in how many seeds
+    worst_classes: dict[str, int]  # name of the worst class under APGD-CE -> in how many seeds
     worst_class_images: int | None  # test images of that class; the fewest, where seeds disagree on it
     reason: str
 

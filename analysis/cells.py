@@ -19,13 +19,13 @@ COLUMNS = {  # measure -> heading; accuracies in per cent
     "minutes": "min",
 }
 LEGEND = (
-    "On test: mean ± sd over the confirm seeds. Clean, robust (PGD-20) and CW: accuracy in % of images. "
-    "Worst class: the lowest class accuracy under PGD-20, n its number of test images; worst CW likewise. "
-    "NSD: standard deviation / mean of the class accuracies under PGD-20, lower is fairer. Min: minutes of a training."
+    "On test: mean ± sd over the confirm seeds. Clean, robust (APGD-CE) and CW: accuracy in % of images. "
+    "Worst class: the lowest class accuracy under APGD-CE, n its number of test images; worst CW likewise. "
+    "NSD: standard deviation / mean of the class accuracies under APGD-CE, lower is fairer. Min: minutes of a training."
 )
 TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
 TEACHER_LEGEND = (
-    "The teachers themselves, on val (the students above: on test). A dash: not measured, because PGD-20 of a "
+    "The teachers themselves, on val (the students above: on test). A dash: not measured, because APGD of a "
     "large network needs a GPU. sha256: the first digits of the weights' hash."
 )
 COMPARISON_LEGEND = (

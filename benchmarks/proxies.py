@@ -4,7 +4,7 @@ Question: which attack may a search use in AutoAttack's place? Students differ i
 Passes are counted: images that went forward through the network plus images that went backward.
 
 Expected: APGD-CE with APGD-T towards three targets costs a tenth of the passes and orders the students alike.
-Cost: about 30 s of one core a student, training included; cached in --cache, so a killed run goes on.
+Cost: about a minute of one core a student, training included; cached in --cache, so a killed run goes on.
 Command: python -m benchmarks.proxies --cache runs/proxies
 """
 

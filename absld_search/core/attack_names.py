@@ -79,7 +79,7 @@ def of_test(dataset: str, device: str) -> tuple[str, ...]:
     """What a confirm training is measured with on test, weakest first.
 
     AutoAttack where a GPU makes it affordable and the data set has images worth it; its first two stages
-    elsewhere, which on digits leave nothing for the others to find (docs/proxies.md).
+    elsewhere. How little the other two find after them on digits, `benchmarks/proxies.py` measures.
     """
     full = dataset != "digits" and device.startswith("cuda")
     return ("clean", "pgd20", "cw20", "apgd-ce", "apgd", *(("aa",) if full else ()))

@@ -21,7 +21,7 @@ from absld_search.workloads import (
 )
 
 FLOOR_IMAGES = 500  # on which a teacher's clean accuracy must reach its floor
-SLOW_ON_CPU = 10_000_000  # parameters from which PGD-20 on val takes hours without a GPU
+SLOW_ON_CPU = 10_000_000  # parameters from which APGD on val takes hours without a GPU
 
 
 def teacher(
