@@ -193,6 +193,6 @@ def test_n1_through_run_trial(place: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_nsd_without_a_value_is_no_failure(tmp_path: Path) -> None:
     """All classes at zero: the metric is undefined there, and left out."""
-    nothing = Outcome("pgd20", np.arange(10), np.arange(10), np.zeros(10, dtype=bool), 10)
+    nothing = Outcome("apgd-ce", np.arange(10), np.arange(10), np.zeros(10, dtype=bool), 10)
     found = records.metrics_of({"val": [nothing]})
     assert "robust_nsd" not in found and found["robust_accuracy"] == 0.0

@@ -304,7 +304,7 @@ def test_a_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> Non
         rest.load_state_dict(copy.deepcopy(stopped.state_dict()))
         rest.run(lambda end: None)
         assert same(rest, whole)
-        assert rest.teachers["robust"].count.asked == 4 * IMAGES, "what the first part asked is counted"
+        assert rest.asked["robust"].count.asked == 4 * IMAGES, "what the first part asked is counted"
 
 
 def train_in(cache: str, folder: Path, rate: float) -> None:
@@ -314,7 +314,8 @@ def train_in(cache: str, folder: Path, rate: float) -> None:
     run_trial(config, folder / str(rate), lambda *_: None)
 
 
-def test_four_trials_in_four_processes_ask_at_most_a_quarter(tmp_path: Path) -> None:
+def test_four_trials_in_four_processes_ask_at_most_a_quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))  # where nobody has asked yet
     setting, rates = workload("digits-smoke"), [0.0, 0.1, 0.2, 0.3]
     teacher_making.ensure_teacher(setting, "trades-wide", "cpu", lambda line: None)
     processes = [started(train_in, os.environ["ABSLD_CACHE_DIR"], tmp_path, rate) for rate in rates]

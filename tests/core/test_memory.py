@@ -52,7 +52,8 @@ def test_m1_a_repeated_step_equals_the_step_to_the_bit(name: str) -> None:
     for one in (plain, rescued):
         one.run(lambda end: None)
     assert calls[0] == usual[0] + 1
-    assert same(plain, rescued) and equal(plain.state_dict(), rescued.state_dict())
+    states = [{**found.state_dict(), "counts": {}} for found in (plain, rescued)]  # a repeated step asks again
+    assert same(plain, rescued) and equal(*states)
 
 
 def test_m1_the_gradients_themselves_are_equal() -> None:
@@ -164,5 +165,5 @@ def test_m1_m2_through_the_worker(
     monkeypatch.setattr(trial, "_trainer", small)
     job = {"training": SMOKE.key, "job": SMOKE.to_dict()}
     found = worker.train(job, str(tmp_path), {"data": "", "teachers": ""})
-    assert found == {"failed": reason, "epochs": 0}
+    assert found == {"failed": reason, "epochs": 0, "notes": []}
     assert results.read_result(tmp_path / SMOKE.key) is None

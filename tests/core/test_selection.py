@@ -82,8 +82,8 @@ def test_a_kill_loses_no_epoch_that_was_the_best(tmp_path: Path) -> None:
 
 def test_only_an_oracle_sees_test_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    real = trial._Run._test
-    monkeypatch.setattr(trial._Run, "_test", lambda self: asked.append(self.trainer.epoch) or real(self))
+    real = trial.Run._test
+    monkeypatch.setattr(trial.Run, "_test", lambda self: asked.append(self.trainer.epoch) or real(self))
     run_trial(config("avg+worst", test=True), tmp_path / "honest", lambda *_: None)
     assert asked == [3]
     asked.clear()
