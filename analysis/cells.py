@@ -1,32 +1,24 @@
 """The two tables of an answer as rows of short strings: the same cells for terminal, Markdown and HTML."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.answer import Answer, Comparison, Row
+from analysis.answer import MEAN, WORST, Answer, Comparison, Row, measures_of
+from analysis.confirmed import SEARCHED, plain_name, short_name
 from analysis.evidence import ClassDifference, Worst
-from analysis.sentences import in_per_cent, plain
+from analysis.sentences import in_per_cent, measured_under, plain
 
 MISSING = "–"
-COLUMNS = {  # measure -> heading; accuracies in per cent
+TEACHER_COLUMNS = {
     "clean_accuracy": "clean",
     "robust_accuracy": "robust",
     "worst_class_robust_accuracy": "worst class",
-    "cw_accuracy": "CW",
-    "worst_class_cw_accuracy": "worst CW",
     "robust_nsd": "NSD",
-    "minutes": "min",
 }
-LEGEND = (
-    "On test: mean ± sd over the confirm seeds. Clean, robust (APGD-CE) and CW: accuracy in % of images. "
-    "Worst class: the lowest class accuracy under APGD-CE, n its number of test images; worst CW likewise. "
-    "NSD: standard deviation / mean of the class accuracies under APGD-CE, lower is fairer. Min: minutes of a training."
-)
-TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
 TEACHER_LEGEND = (
-    "The teachers themselves, on val (the students above: on test). A dash: not measured, because APGD of a "
-    "large network needs a GPU. sha256: the first digits of the weights' hash."
+    "The teachers themselves, on val under APGD-CE (the students above: on test). A dash: not measured, because APGD "
+    "of a large network needs a GPU. sha256: the first digits of the weights' hash."
 )
 COMPARISON_LEGEND = (
     "Arm minus first arm in points, paired by seed. Over seeds: the 95 % interval of new seeds on these test images, "
@@ -35,25 +27,67 @@ COMPARISON_LEGEND = (
     "interval over both does not exclude 0, so that the claim is about these images."
 )
 WORST_LEGEND = (
-    "On test, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; n: images of the "
-    "class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds and new images. "
+    "On test under {attack}, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; "
+    "n: images of the class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds "
+    "and new images. "
     "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
     "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
-    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus "
-    "what these reach on test."
+    "points of the first objective ({objective}), under the search's attack on either side: what the search saw on "
+    "val, and what the confirm trainings reach on val, minus what these reach on test."
 )
 CLASSES_LEGEND = (
-    "Classes in which a decided arm differs from the first: exact McNemar test, Holm's correction for the number of "
-    "classes. Better, worse: images that the arm gets right with more seeds, and with fewer, than the first arm."
+    "Under {attack}: classes in which a decided arm differs from the first: exact McNemar test, Holm's "
+    "correction for the number of classes. Better, worse: images that the arm gets right with more seeds, and with "
+    "fewer, than the first arm."
 )
 
 
-def rows(found: Answer) -> tuple[list[str], list[list[str]]]:
-    """Heading and one row of cells an arm."""
-    names = ["arm", "trial", "seeds", *COLUMNS.values()]
+def legend(found: Answer) -> str:
+    """What the columns of the arms' table are, and under which attack, with n."""
+    kind, name = found.headline.kind, plain_name(found.headline.kind)
+    return " ".join(
+        [
+            "On test: mean ± sd over the confirm seeds.",
+            *filter(None, [measured_under(found.headline)]),
+            f"Clean, {short_name(kind)} and {_beside(kind)}: accuracy in % of images.",
+            f"Worst class: the lowest class accuracy under {name}, n its number of test images; the other worst "
+            "columns likewise under theirs.",
+            f"NSD: standard deviation / mean of the class accuracies under {name}, lower is fairer. "
+            "Min: minutes of a training.",
+        ]
+    )
+
+
+def worst_legend(found: Answer) -> str:
+    """What the columns of the table of worst classes are."""
+    objective = plain(found.worst[0].objective) if found.worst else ""
+    return WORST_LEGEND.format(attack=plain_name(found.headline.kind), objective=objective)
+
+
+def classes_legend(found: Answer) -> str:
+    """What the columns of the table of classes are."""
+    return CLASSES_LEGEND.format(attack=plain_name(found.headline.kind))
+
+
+def columns(kind: str) -> dict[str, str]:
+    """Measure -> heading of the arms' table; the headline's attack first, accuracies in per cent."""
+    heads = {measure: plain(measure) for measure in measures_of(kind)}
+    for of in (SEARCHED, "cw", kind):
+        heads |= {MEAN.format(of): short_name(of), WORST.format(of): f"worst {short_name(of)}"}
+    fixed = {"clean_accuracy": "clean", WORST.format(kind): "worst class", f"{kind}_nsd": "NSD", "minutes": "min"}
+    return heads | fixed
+
+
+def rows(found: Answer, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row of cells an arm. `narrow`: without CW, where the search's attack needs the room."""
+    kind = found.headline.kind
+    heads = columns(kind)
+    if narrow and kind not in (SEARCHED, "cw"):
+        heads = {measure: head for measure, head in heads.items() if "cw" not in measure.split("_")}
+    names = ["arm", "trial", "seeds", *heads.values()]
     place = names.index("worst class") + 1
     names.insert(place, "n")
-    return names, [_row(row, place) for row in found.rows]
+    return names, [_row(row, place, list(heads)) for row in found.rows]
 
 
 def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
@@ -89,7 +123,7 @@ def _class(row: ClassDifference) -> list[str]:
 
 def teachers(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells a teacher."""
-    names = ["teacher", "sha256", *[COLUMNS[measure] for measure in TEACHER_COLUMNS], "images"]
+    names = ["teacher", "sha256", *TEACHER_COLUMNS.values(), "images"]
     return names, [_teacher(name, facts) for name, facts in found.teachers.items()]
 
 
@@ -123,8 +157,14 @@ def number(measure: str, value: float) -> str:
     return f"{100 * value:.1f}" if in_per_cent(measure) else f"{value:.3f}"
 
 
-def _row(row: Row, place: int) -> list[str]:
-    cells = [row.arm, row.trial or MISSING, str(row.seeds), *(_spread(row, measure) for measure in COLUMNS)]
+def _beside(kind: str) -> str:
+    """The attacks that stand beside the headline's, for the caption."""
+    names = {SEARCHED: f"robust ({plain_name(SEARCHED)}, the search's attack)", "cw": f"CW ({plain_name('cw')})"}
+    return " and ".join(name for of, name in names.items() if of != kind)
+
+
+def _row(row: Row, place: int, measures: Sequence[str]) -> list[str]:
+    cells = [row.arm, row.trial or MISSING, str(row.seeds), *(_spread(row, measure) for measure in measures)]
     cells.insert(place, MISSING if row.worst_class_images is None else str(row.worst_class_images))
     return cells
 
