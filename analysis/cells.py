@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absld_search.core.metrics import kind_of
 from analysis.answer import MEAN, WORST, Answer, Comparison, Row, measures_of
 from analysis.confirmed import SEARCHED, plain_name, short_name
 from analysis.evidence import ClassDifference, Worst
-from analysis.sentences import in_per_cent, measured_under, plain
+from analysis.sentences import attack_label, in_per_cent, measured_under, plain
 
 MISSING = "–"
 TEACHER_COLUMNS = {
@@ -42,20 +43,21 @@ CLASSES_LEGEND = (
 )
 
 
-def legend(found: Answer) -> str:
-    """What the columns of the arms' table are, and under which attack, with n."""
-    kind, name = found.headline.kind, plain_name(found.headline.kind)
-    return " ".join(
-        [
-            "On test: mean ± sd over the confirm seeds.",
-            *filter(None, [measured_under(found.headline)]),
-            f"Clean, {short_name(kind)} and {_beside(kind)}: accuracy in % of images.",
-            f"Worst class: the lowest class accuracy under {name}, n its number of test images; the other worst "
-            "columns likewise under theirs.",
-            f"NSD: standard deviation / mean of the class accuracies under {name}, lower is fairer. "
-            "Min: minutes of a training.",
-        ]
-    )
+def legend(found: Answer, narrow: bool = False) -> str:
+    """What the columns of the arms' table are, and under which attack, with n; `narrow` as in `rows`."""
+    kind = found.headline.kind
+    others = [of for of in (SEARCHED, "cw") if of != kind and MEAN.format(of) in _shown(found, narrow)]
+    attacks = [f"{short_name(of)} = {plain_name(of)}{_role(of, kind)}" for of in (kind, *others)]
+    beside = f"; worst {' and worst '.join(map(short_name, others))} likewise" if others else ""
+    parts = [
+        "On test: mean ± sd over the confirm seeds.",
+        measured_under(found.headline),
+        f"Accuracy in % of images: clean; {'; '.join(attacks)}.",
+        f"Worst class: the lowest class accuracy under {attack_label(kind)}, n its number of test images{beside}.",
+        f"NSD: standard deviation / mean of the class accuracies under {attack_label(kind)}, lower is fairer.",
+        "Min: minutes of a training.",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def worst_legend(found: Answer) -> str:
@@ -78,12 +80,17 @@ def columns(kind: str) -> dict[str, str]:
     return heads | fixed
 
 
+def _shown(found: Answer, narrow: bool) -> dict[str, str]:
+    """Those columns that some arm fills, or all where none has any."""
+    kind, measured = found.headline.kind, {measure for row in found.rows for measure in row.measures}
+    crowded = narrow and kind not in (SEARCHED, "cw")
+    heads = {measure: head for measure, head in columns(kind).items() if not (crowded and kind_of(measure) == "cw")}
+    return {measure: head for measure, head in heads.items() if measure in measured or not measured}
+
+
 def rows(found: Answer, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells an arm. `narrow`: without CW, where the search's attack needs the room."""
-    kind = found.headline.kind
-    heads = columns(kind)
-    if narrow and kind not in (SEARCHED, "cw"):
-        heads = {measure: head for measure, head in heads.items() if "cw" not in measure.split("_")}
+    heads = _shown(found, narrow)
     names = ["arm", "trial", "seeds", *heads.values()]
     place = names.index("worst class") + 1
     names.insert(place, "n")
@@ -157,10 +164,8 @@ def number(measure: str, value: float) -> str:
     return f"{100 * value:.1f}" if in_per_cent(measure) else f"{value:.3f}"
 
 
-def _beside(kind: str) -> str:
-    """The attacks that stand beside the headline's, for the caption."""
-    names = {SEARCHED: f"robust ({plain_name(SEARCHED)}, the search's attack)", "cw": f"CW ({plain_name('cw')})"}
-    return " and ".join(name for of, name in names.items() if of != kind)
+def _role(of: str, kind: str) -> str:
+    return ", what the search saw on val" if of == SEARCHED != kind else ""
 
 
 def _row(row: Row, place: int, measures: Sequence[str]) -> list[str]:
@@ -180,7 +185,7 @@ def _comparison(found: Comparison) -> list[str]:
     decided = ("yes" if found.general else "here") if found.decided else "no"
     return [
         f"{found.arm} − {found.against}",
-        plain(found.measure),
+        plain(found.measure).removesuffix(" accuracy") if "worst" in found.measure else plain(found.measure),
         _points(found.mean),
         _interval(found.low, found.high),
         _interval(found.low_both, found.high_both),

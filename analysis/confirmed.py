@@ -3,6 +3,7 @@
 The confirm stage trains each arm's chosen trial again, with fresh seeds that are the same in all arms.
 """
 
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,8 @@ class Seed(NamedTuple):
     n: NDArray[np.int64]
 
 
-class Headline(NamedTuple):
+@dataclass(frozen=True)
+class Headline:
     """The attack whose numbers an answer leads with, and on how much it rests."""
 
     kind: str  # its word in the names of metrics
@@ -82,7 +84,7 @@ def headline_of(tables: Tables) -> Headline:
     best = strongest(set().union(*held))
     if best in (attack, "clean"):
         return found
-    return found._replace(passed_over=ATTACKS[best].plain, held=sum(best in attacks for attacks in held))
+    return replace(found, passed_over=ATTACKS[best].plain, held=sum(best in attacks for attacks in held))
 
 
 def _stored(tables: Tables) -> dict[str, dict[str, int]]:

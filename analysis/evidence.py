@@ -94,9 +94,14 @@ def _worst(tables: Tables, arm: str, found: Verdicts, seeds: Mapping[int, Seed],
         tail=float(tail(accuracy).mean()),
         rho=None,
         objective=objective,
-        search_optimism=None if searched is None else searched - on_test,
-        val_optimism=None if val is None else val - on_test,
+        search_optimism=_less(searched, on_test),
+        val_optimism=_less(val, on_test),
     )
+
+
+def _less(value: float | None, other: float) -> float | None:
+    """The difference; None where either was not measured."""
+    return None if value is None or not np.isfinite(value - other) else value - other
 
 
 def _mean_measure(measure: str, found: Verdicts) -> float:

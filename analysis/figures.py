@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from absld_search.core.metrics import kind_of
 from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
-from analysis.confirmed import SEARCHED, Seed, confirm_trainings, confirmed, headline, plain_name, short_name
-from analysis.sentences import in_per_cent, plain
+from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
+from analysis.sentences import attack_label, in_per_cent, plain
 
 # Okabe and Ito, "Color Universal Design", 2008; without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -145,7 +145,7 @@ def _axis_label(tables: Tables, column: str) -> str:
 
 def _attack(tables: Tables, kind: str) -> str:
     eps = tables.facts.get("eps")
-    name = plain_name(kind) if kind == SEARCHED else short_name(kind)  # the table's "robust" names no attack
+    name = attack_label(kind)
     return name if eps is None or kind == "clean" else f"{name}, eps {eps:.3g}"
 
 

@@ -50,7 +50,7 @@ def table(found: Answer, width: int = 110) -> str:
     lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
     lines += [
         "",
-        *_wrapped(cells.legend(found), width),
+        *_wrapped(cells.legend(found, narrow=True), width),
         "",
         *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
         *_wrapped(found.power, width),

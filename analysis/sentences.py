@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from absld_search.core.metrics import KINDS, form_of, kind_of
-from analysis.confirmed import Headline, plain_name, short_name
+from analysis.confirmed import SEARCHED, Headline, plain_name, short_name
 
 if TYPE_CHECKING:
     from analysis.answer import Comparison, Row
@@ -27,6 +27,11 @@ def in_full(measure: str) -> str:
         return plain(measure)
     name = "mean accuracy" if form == "{}_accuracy" else plain(form.replace("_{}", "").replace("{}_", ""))
     return f"{name} under {plain_name(kind)}"
+
+
+def attack_label(kind: str) -> str:
+    """An attack's name where there is little room; the search's by its own name, which the tables call robust."""
+    return plain_name(kind) if kind == SEARCHED else short_name(kind)
 
 
 def measured_under(headline: Headline) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,7 @@ def test_the_answer_the_captions_and_the_figure_say_which_and_on_how_much(study)
     assert f"Worst-class accuracy under {WORDS[kind]}: shared is lower than dual" in found.sentence
     assert WORDS[kind] in cells.worst_legend(found) and WORDS[kind] in cells.classes_legend(found)
     assert any(f"under {WORDS[kind]}, the worst would" in caveat for caveat in found.caveats)
+    assert json.loads((folder / "report" / "answer.json").read_text())["headline"]["kind"] == kind
     for name in ("answer.md", "answer.json"):
         assert said in (folder / "report" / name).read_text()
     [axes] = figures.class_bars(results.load(folder)).axes
@@ -107,6 +110,16 @@ def test_an_attack_on_a_part_of_the_images_does_not_count(tmp_path):
     assert (
         headline(rewrite(folder, lambda images: images[(images.attack != "apgd") | (images.image < 599)])) == "robust"
     )
+
+
+def test_a_study_from_before_apgd_says_so_and_compares_no_two_attacks(tmp_path):
+    folder = written(tmp_path / "s", {"clean": 0.25, "pgd20": 0.02, "cw20": -0.02})
+    found = report.write(folder)
+    heading, rows = cells.rows(found)
+    assert found.headline.kind == "cw" and "robust" not in heading and all("–" not in row for row in rows)
+    assert "under CW-inf with 20 steps" in found.sentence and "robust" not in cells.legend(found)
+    assert {(row.search_optimism, row.val_optimism) for row in found.worst} == {(None, None)}
+    assert "nan" not in report.table(found).split()
 
 
 def test_trainings_that_do_not_count_have_no_say(tmp_path):
