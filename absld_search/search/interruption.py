@@ -54,7 +54,7 @@ class Interruption:
         _tell(f"{why} Run the same command again to continue.")
         cleaning = threading.Thread(target=self.clean_up, daemon=True)
         cleaning.start()
-        cleaning.join(1.5 if code == AT_ONCE else CLEANING)
+        cleaning.join(2.5 if code == AT_ONCE else CLEANING)
         os._exit(code)
 
     def _watch(self) -> None:
