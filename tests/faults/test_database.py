@@ -157,7 +157,9 @@ def test_a_fresh_mlflow_store_opened_by_many_at_once(tmp_path: Path) -> None:
         def say(line: str) -> None:
             raise AssertionError(line)
 
-        Mirroring(plans[number], Ledger(plans[number].request.storage, f"s{number}"), say).open()
+        mirroring = Mirroring(plans[number], Ledger(plans[number].request.storage, f"s{number}"), say)
+        mirroring.open()
+        mirroring.close(60.0)  # it is told in the background
 
     pids = [fork(lambda number=number: open_store(number)) for number in range(4)]
     assert [ended(pid) for pid in pids] == [0] * 4
