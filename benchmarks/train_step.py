@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from absld_search.core import models, teachers
 from absld_search.core.data import Batch, Split
+from absld_search.core.logit_bank import Count
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.absld import ABSLD
 from absld_search.core.speed import Speed
@@ -44,7 +45,10 @@ class Table:
     """A warm stand-in for the logit bank: the teacher's logits by image id."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+        self.logits, self.count = logits, Count()
+
+    def start_epoch(self, number: int) -> None:
+        """It has all epochs already."""
 
     def clean_logits(self, batch: Batch) -> Tensor:
         return self.logits[batch.index]

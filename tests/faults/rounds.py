@@ -50,7 +50,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def ended(pid: int, seconds: float | None = None) -> int:
     """A child's exit code; one that has not ended after `seconds` is killed first, -9 then."""
-    deadline = time.monotonic() + (60 if seconds is None else seconds)
+    deadline = time.monotonic() + (300 if seconds is None else seconds)
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
@@ -58,7 +58,7 @@ def ended(pid: int, seconds: float | None = None) -> int:
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert seconds is not None, "a driver that nobody disturbed did not end within a minute"
+    assert seconds is not None, "a driver that nobody disturbed did not end within five minutes"
     return code
 
 
