@@ -150,7 +150,7 @@ def _undominated(gains: Array) -> Mask:
 
 def _beats(ones: Array, others: Array) -> Mask:
     """Whether each of `ones` beats `others`, row by row, where either may be a single row."""
-    return (ones >= others).all(axis=-1) & (ones > others).any(axis=-1)
+    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
 
 
 def _gains(values: Any, directions: Sequence[str]) -> Array:

@@ -17,6 +17,7 @@ from absld_search.words import UsageError
 
 SCHEMA_VERSION = "1"
 WAITING, RUNNING, COMPLETE, FAILED = "WAITING", "RUNNING", "COMPLETE", "FAILED"
+STOPPED, INFEASIBLE = "STOPPED", "INFEASIBLE"  # of trials: not trained to the end; a constraint is broken
 BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
 
 _metadata = sa.MetaData()

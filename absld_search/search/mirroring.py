@@ -12,14 +12,16 @@ from filelock import FileLock
 
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
-from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import CONFIRM, FINAL, front_trials
+from absld_search.search.queue import CONFIRM, FINAL, JUDGED, front_trials
 from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
-STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED: "FAILED"}
+STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
+    **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
+}  # fmt: skip
 
 
 class Mirroring:
@@ -97,7 +99,7 @@ class Mirroring:
         """Its curves, its values on val and, if it was confirmed, on test, all as means over seeds."""
         self._trial(trial)
         rows = [row for row in self.ledger.trainings(config=trial["config"]) if row["state"] == COMPLETE]
-        search = [row for row in rows if row["stage"] != CONFIRM]
+        search = [row for row in rows if row["stage"] in JUDGED]
         values = _means([row["metrics"] for row in search], list(NAMES))
         if trial["confirmed"]:
             confirm = [row["metrics"] for row in rows if row["stage"] == CONFIRM]
