@@ -65,17 +65,24 @@ def budgets(kind: str, epochs: int, eta: int = ETA, grace: int | None = None) ->
     return tuple(found)
 
 
-def ordered(outcomes: Sequence[Outcome], rules: Rules) -> list[str]:
+class Place(NamedTuple):
+    """Where a trial stands on its rung."""
+
+    trial: str
+    rank: int  # non-dominated; trials below the floor rank behind all others
+
+
+def ordered(outcomes: Sequence[Outcome], rules: Rules) -> list[Place]:
     """A rung's trials, the best first; failed ones are not in it. Ties go to the one that came first."""
     alive = [each for each in outcomes if each.values is not None and all(map(math.isfinite, each.values))]
     above = [each for each in alive if each.accuracy >= rules.floor]
     below = [each for each in alive if each.accuracy < rules.floor]
     every = range(len(rules.directions))
     left = [index for index in every if index not in rules.held_back] or list(every)
-    return [*_order(above, rules, list(every)), *_order(below, rules, left)]
+    return [*_order(above, rules, list(every), 0), *_order(below, rules, left, len(above))]
 
 
-def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int]) -> list[str]:
+def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behind: int) -> list[Place]:
     if not outcomes:
         return []
     values = [[(each.values or ())[index] for index in which] for each in outcomes]
@@ -83,11 +90,11 @@ def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int]) -> l
     if rules.kind == "asha":
         values, directions = [row[:1] for row in values], directions[:1]
     ranks = fronts.ranks(values, directions)
-    found: list[str] = []
+    found: list[Place] = []
     for rank in sorted(set(ranks.tolist())):
         members = [index for index, own in enumerate(ranks) if own == rank]
         order = fronts.net_order([values[index] for index in members], directions)
-        found += [outcomes[members[index]].trial for index in order]
+        found += [Place(outcomes[members[index]].trial, behind + rank) for index in order]
     return found
 
 
@@ -111,10 +118,23 @@ def promotion(
         running = [trial for trial in running if trial not in {each.trial for each in here}]
         closed = closed and not running
         share = math.ceil(len(here) / rules.eta) if closed else len(here) // rules.eta
-        waiting = [trial for trial in ordered(here, rules)[:share] if asked[trial] == epochs]
+        waiting = _deserving(ordered(here, rules), share, {trial for trial in asked if asked[trial] == epochs})
         if waiting:
-            found, closed = (waiting[0], longer), False  # the longest rung that can be fed goes first
+            found, closed = (waiting, longer), False  # the longest rung that can be fed goes first
     return found
+
+
+def _deserving(places: Sequence[Place], share: int, here: set[str]) -> str | None:
+    """The best of the first `share` that is still `here`, on the rung.
+
+    Once that many have gone on, only a better rank goes on as well: the net alone, which turns with every newcomer,
+    would send nearly everybody.
+    """
+    gone = [place.rank for place in places if place.trial not in here]
+    for place in places[:share]:
+        if place.trial in here and (len(gone) < share or place.rank < max(gone)):
+            return place.trial
+    return None
 
 
 def seen(outcomes: Sequence[Outcome], rules: Rules, least: int) -> list[Outcome]:
