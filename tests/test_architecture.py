@@ -72,7 +72,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
     "absld_search/search/scheduler.py": ({"words", "search.fronts"}, set()),
-    "absld_search/search/racing.py": (set(), {"numpy"}),
+    "absld_search/search/racing.py": ({"search.fronts"}, {"numpy"}),
     "absld_search/search/constraints.py": ({"words"}, set()),
     "absld_search/search/samplers.py": ({"words"}, {"optuna", "optuna_integration", "torch"}),
     "absld_search/search/halving.py": (

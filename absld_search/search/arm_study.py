@@ -42,8 +42,8 @@ class Seen(NamedTuple):
 class ArmStudy:
     """The Optuna study of one arm; `optuna-dashboard` on the same database shows it as `<study>.<arm>`."""
 
-    def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage) -> None:
-        self.arm, self.sampler = arm, plan.sampler
+    def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage, seed: int = 0) -> None:
+        self.arm, self.sampler, self.seed = arm, plan.sampler, seed
         self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
         name = f"{plan.request.study}.{arm.name}"
         self.study = optuna.create_study(
@@ -56,7 +56,7 @@ class ArmStudy:
 
     def _setting(self, number: int) -> samplers.Setting:
         # A resumed sampler must not repeat its first draws: its seed depends on how far the study is.
-        return setting(self.arm, _seed(self.arm.name) + number)
+        return setting(self.arm, _seed(self.arm.name) + number + 1_000_003 * self.seed)
 
     def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from absld_search.search import fronts
+
 Array = NDArray[np.float64]
-DELTA = 0.05  # a place on the front is decided at a probability below this, or above one minus it
+DELTA = 0.02  # a place on the front is decided at a probability below this, or above one minus it
 DRAWS = 400
-MOST_SEEDS = 8  # of one configuration
-LEAST_SEEDS = 2  # of two configurations, before anything is known about the noise
+MOST_SEEDS = 16  # of one configuration
+LEAST_FREEDOM = 5  # second seeds, before the noise counts as known
 
 
 class Samples(NamedTuple):
@@ -49,26 +51,36 @@ def _usable(row: Mapping[str, Any], objectives: Iterable[str]) -> bool:
     return row["state"] == "COMPLETE" and all(name in row["metrics"] for name in objectives)
 
 
-def residuals(gains: Iterable[Array]) -> Array:
-    """(N, k): how far seeds lie from their configuration's mean, of all configurations, at the noise's own scale.
+class Noise(NamedTuple):
+    """Covariance (k, k) of one seed, the same for every configuration, and the degrees of freedom it was found with."""
 
-    The noise is taken to be the same for all, as each has too few seeds for an estimate of its own.
-    """
-    rows = [(each - each.mean(axis=0)) * np.sqrt(len(each) / (len(each) - 1)) for each in gains if len(each) > 1]
-    return np.concatenate(rows) if rows else np.empty((0, 0))
+    covariance: Array
+    freedom: int
 
 
-def draws(gains: Mapping[str, Array], noise: Array, count: int = DRAWS, seed: int = 0) -> Array:
-    """(count, N, k): what the configurations' true means may be, by bootstrap: mean plus a mean of n residuals.
+def pooled(gains: Iterable[Array]) -> Noise:
+    """From how far the seeds lie from their configuration's mean: each has too few for a noise of its own."""
+    rows = [each - each.mean(axis=0) for each in gains if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in rows)
+    if not freedom:
+        return Noise(np.zeros((0, 0)), 0)
+    residuals = np.concatenate(rows)
+    return Noise(residuals.T @ residuals / freedom, freedom)
 
-    The same input gives the same draws.
+
+def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: int = 0) -> Array:
+    """(count, N, k): what the configurations' true means may be, by a parametric bootstrap; the same input gives the
+    same draws.
+
+    Normal, with the pooled covariance over n; the scale itself is drawn too, from what so few residuals leave open.
     """
     random = np.random.default_rng(seed)
-    columns = []
-    for each in gains.values():
-        picked = noise[random.integers(0, len(noise), (count, len(each)))]
-        columns.append(each.mean(axis=0) + picked.mean(axis=1))
-    return np.stack(columns, axis=1)
+    width = len(noise.covariance)
+    scale = np.sqrt(noise.freedom / random.chisquare(noise.freedom, count)) if noise.freedom else np.zeros(count)
+    normal = random.multivariate_normal(np.zeros(width), noise.covariance, (count, len(gains)), method="eigh")
+    n = np.array([len(each) for each in gains.values()])
+    means = np.array([each.mean(axis=0) for each in gains.values()])
+    return np.asarray(means + normal * scale[:, None, None] / np.sqrt(n)[:, None])
 
 
 def beaten(means: Array) -> NDArray[np.bool_]:
@@ -77,23 +89,23 @@ def beaten(means: Array) -> NDArray[np.bool_]:
     return np.asarray((there >= here).all(axis=-1) & (there > here).any(axis=-1))
 
 
-def front_probability(gains: Mapping[str, Array], noise: Array | None = None) -> dict[str, float]:
-    """Configuration -> how probable it is that its true mean is on the front; needs some noise to resample.
+def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:
+    """Configuration -> how probable it is that its true mean is on the front.
 
-    `noise` (N, k): residuals, where they are known from elsewhere, such as a bootstrap over the images of one training;
-    without them those of the seeds are used. With no residuals at all, the front of the means is taken as certain.
+    `noise`: where it is known from elsewhere, such as a bootstrap over the images of one training; else that of the
+    seeds. Without any, the front of the means is taken as certain.
     """
     if not gains:
         return {}
-    noise = residuals(gains.values()) if noise is None else noise
-    if not len(noise):
-        noise = np.zeros((1, next(iter(gains.values())).shape[1]))
+    noise = pooled(gains.values()) if noise is None else noise
+    if not noise.freedom:
+        noise = Noise(np.zeros((next(iter(gains.values())).shape[1],) * 2), 0)
     found = 1 - beaten(draws(gains, noise)).any(axis=2).mean(axis=0)
     return dict(zip(gains, map(float, found), strict=True))
 
 
 def next_contender(
-    found: Samples, noise: Array | None = None, delta: float = DELTA, most: int = MOST_SEEDS
+    found: Samples, noise: Noise | None = None, delta: float = DELTA, most: int = MOST_SEEDS
 ) -> str | None:
     """Whose next seed tells most about the front; None where it is decided, or every contender has `most` seeds.
 
@@ -103,20 +115,19 @@ def next_contender(
     gains = found.gains
     if len(gains) < 2:
         return None
-    if noise is None and (first := _unmeasured(found, most)) is not None:
-        return first
-    noise = residuals(gains.values()) if noise is None else noise
-    if not len(noise):
+    if noise is None:
+        noise = pooled(gains.values())
+        if noise.freedom < LEAST_FREEDOM and (first := _unmeasured(found, most)) is not None:
+            return first
+    if not noise.freedom:
         return None  # what could tell is under way
     losses = beaten(draws(gains, noise))
     chance = 1 - losses.any(axis=2).mean(axis=0)
-    names = list(gains)
-    doubt = np.minimum(chance, 1 - chance)
-    for index in np.argsort(-doubt, kind="stable"):
+    names, doubt = list(gains), np.minimum(chance, 1 - chance)
+    for index in map(int, np.argsort(-doubt, kind="stable")):
         if doubt[index] <= delta:
             return None
-        rival = int(losses[:, index].mean(axis=0).argmax())
-        pair = sorted({int(index), rival}, key=lambda i: (len(gains[names[i]]), i != index))
+        pair = sorted({index, int(losses[:, index].mean(axis=0).argmax())}, key=lambda i: (len(gains[names[i]]), i))
         free = [names[i] for i in pair if len(gains[names[i]]) < most and names[i] not in found.under_way]
         if free:
             return free[0]
@@ -124,7 +135,8 @@ def next_contender(
 
 
 def _unmeasured(found: Samples, most: int) -> str | None:
-    """Before anything is known about the noise, the best few get a second seed."""
-    order = sorted(found.gains, key=lambda name: -found.gains[name].mean(axis=0).sum())[:3]
-    short = [name for name in order if len(found.gains[name]) < LEAST_SEEDS <= most and name not in found.under_way]
-    return short[0] if short else None
+    """Before the noise is known, the best get a second seed: theirs are the noises that matter."""
+    values = [found.gains[name].mean(axis=0) for name in found.gains]
+    ranks = dict(zip(found.gains, fronts.ranks(values, ["max"] * len(values[0])), strict=True))
+    free = [name for name in found.gains if len(found.gains[name]) < most and name not in found.under_way]
+    return min(free, key=lambda name: (len(found.gains[name]), ranks[name]), default=None)

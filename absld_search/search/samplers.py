@@ -6,6 +6,7 @@ The names are read by the plan, long before Optuna is; so Optuna is imported whe
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,8 @@ def _nsga3(setting: Setting) -> Any:
 def _qmc(setting: Setting) -> Any:
     """Scrambled Sobol points: they learn nothing, but cover the space more evenly than random ones."""
     from optuna.samplers import QMCSampler
+
+    logging.getLogger("optuna.samplers._qmc").setLevel(logging.ERROR)  # `advice` says it once, not once a parameter
 
     words = {"warn_asynchronous_seeding": False, "warn_independent_sampling": False}
     return QMCSampler(seed=setting.seed, scramble=True, **words)
