@@ -16,7 +16,8 @@ from absld_search.search import fronts
 
 Array = NDArray[np.float64]
 DELTA = 0.02  # a place on the front is decided at a probability below this, or above one minus it
-DRAWS = 400
+INDIFFERENCE = 0.5  # standard deviations of one seed: who is beaten by less may stand on the front or not
+DRAWS = 200
 MOST_SEEDS = 16  # of one configuration
 LEAST_FREEDOM = 5  # second seeds, before the noise counts as known
 
@@ -83,10 +84,14 @@ def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: in
     return np.asarray(means + normal * scale[:, None, None] / np.sqrt(n)[:, None])
 
 
-def beaten(means: Array) -> NDArray[np.bool_]:
-    """(draws, N, N): whether, in a draw (draws, N, k), the second configuration beats the first."""
-    here, there = means[:, :, None], means[:, None, :]
-    return np.asarray((there >= here).all(axis=-1) & (there > here).any(axis=-1))
+def beaten(means: Array, margin: Any = 0.0) -> NDArray[np.bool_]:
+    """(draws, N, N): whether, in a draw (draws, N, k), the second configuration beats the first by `margin` (k,).
+
+    A negative margin asks whether it comes that near to beating it.
+    """
+    here, there = means[:, :, None] + margin, means[:, None, :]
+    found = (there >= here).all(axis=-1) & (there > here).any(axis=-1)
+    return np.asarray(found & ~np.eye(means.shape[1], dtype=bool))
 
 
 def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:
@@ -121,9 +126,11 @@ def next_contender(
             return first
     if not noise.freedom:
         return None  # what could tell is under way
-    losses = beaten(draws(gains, noise))
-    chance = 1 - losses.any(axis=2).mean(axis=0)
-    names, doubt = list(gains), np.minimum(chance, 1 - chance)
+    means, margin = draws(gains, noise), INDIFFERENCE * np.sqrt(np.diag(noise.covariance))
+    losses, near = beaten(means, margin), beaten(means, -margin)
+    # In doubt is who may be clearly beaten, and may yet be one that nobody replaces.
+    doubt = np.minimum(losses.any(axis=2).mean(axis=0), 1 - near.any(axis=2).mean(axis=0))
+    names = list(gains)
     for index in map(int, np.argsort(-doubt, kind="stable")):
         if doubt[index] <= delta:
             return None
