@@ -79,6 +79,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {CORE, "search.samplers", "search.scheduler", "search.ledger", "search.plan"},
         set(),
     ),
+    "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan"}, set()),
     "absld_search/search/costs.py": ({"search.ledger", "search.plan"}, set()),
     "absld_search/search/plan.py": (
         LIGHT | {CORE, "search.samplers", "search.scheduler", "search.constraints"},

@@ -27,6 +27,7 @@ from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
+from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.worker import train
 from absld_search.words import UsageError
@@ -47,6 +48,7 @@ class Study:
         self.ledger = Ledger(plan.request.storage, plan.request.study)
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
+        self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -125,7 +127,7 @@ class Study:
         tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring)),
+                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring, self.reuse)),
                 num_samples=-1,
                 max_concurrent_trials=request.max_concurrent,
                 trial_dirname_creator=_short_name,
