@@ -33,8 +33,13 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--search-seeds", type=int, default=1, show_default=True, help="Seeds of each configuration in search.")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Fix a parameter in every arm; repeatable.")
 @click.option("--sampler", help="tpe, gp, nsga2, nsga3, qmc, random or botorch.  [default: the workload's]")
-@click.option("--constraint", "constraints", multiple=True, metavar="'METRIC >= X'",
-              help="Trials that break it are on no front; repeatable.")
+@click.option(
+    "--constraint",
+    "constraints",
+    multiple=True,
+    metavar="'METRIC >= X'",
+    help="Trials that break it are on no front; repeatable.",
+)
 @click.option("--stopping", default="none", show_default=True, help="none, asha or mo-asha: train most trials less.")
 @click.option("--eta", type=int, default=3, show_default=True, help="One in ETA goes on to ETA times the epochs.")
 @click.option("--grace", type=int, help="Epochs of the shortest training.  [default: a ninth of the longest]")

@@ -29,14 +29,14 @@ class Result(NamedTuple):
 
 
 def means(count: int, seed: int) -> np.ndarray:
-    """(count, 2): true worst-class and mean robust accuracies that trade against each other, some better than others."""
+    """(count, 2): true worst-class and mean robust accuracies that trade against each other."""
     draw = np.random.default_rng(seed)
     trade, quality = draw.uniform(-1, 1, count), draw.normal(0, 1, count)
     return np.stack([0.40 + 0.10 * trade + 0.08 * quality, 0.60 - 0.04 * trade + 0.03 * quality], axis=1)
 
 
 def wrong(true: np.ndarray, found: list[int], slack: float) -> bool:
-    """Whether a named configuration is clearly beaten, or a clear member of the true front is left out and not replaced.
+    """Whether a named configuration is clearly beaten, or a clear member of the true front is left out unreplaced.
 
     Clear: by more than `slack` standard deviations of one seed in both objectives.
     """

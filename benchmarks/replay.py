@@ -5,7 +5,7 @@ OptunaSearch with Ray's own scalar ASHA through their `suggest` and `on_trial_re
 configurations trained to the end cover 95 % of the hypervolume of all recorded ones, both by means over seeds, while
 the search sees one seed. The reference point is the worst recorded value of each objective.
 
-What a sampler proposes is replaced by the nearest recorded configuration that has not been tried: a table has no others,
+What a sampler proposes is replaced by the nearest recorded configuration not tried yet: a table has no others,
 and without repetition no search can win by asking twice. Samplers that learn from values alone are told the recorded
 parameters; nsga2 needs its own trials told, and gets them with the neighbour's values. One worker, so that no result
 depends on timing.
@@ -94,7 +94,7 @@ class Neighbours:
         self.places = np.array([self._place(params) for params in self.records.params])
 
     def _place(self, params: dict[str, Any]) -> list[float]:
-        """A point in the unit cube; a choice is one axis per option, a parameter that does not exist is in the middle."""
+        """A point in the unit cube; a choice is one axis per option, what does not exist is in the middle."""
         found: list[float] = []
         for name, how in self.arm.tuned.items():
             if isinstance(how, Choice):

@@ -88,11 +88,11 @@ def rows(number: int, params: Row, config: TrialConfig, folder: Path) -> list[Ro
         took.write_text(str(time.monotonic() - began))
     facts = {"configuration": number, "params": json.dumps(params, sort_keys=True), "seed": config.seed}
     facts |= {"schedule": config.schedule.epochs, "seconds": float(took.read_text())}
-    curve = {epoch: metrics for epoch, metrics in EpochLog(folder / "epochs.jsonl").read().items() if KEPT[0] in metrics}
+    curve = {
+        epoch: metrics for epoch, metrics in EpochLog(folder / "epochs.jsonl").read().items() if KEPT[0] in metrics
+    }
     curve[config.schedule.epochs] = found
-    return [
-        {**facts, "epoch": epoch, **{name: metrics.get(name) for name in KEPT}} for epoch, metrics in curve.items()
-    ]
+    return [{**facts, "epoch": epoch, **{name: metrics.get(name) for name in KEPT}} for epoch, metrics in curve.items()]
 
 
 @click.command()

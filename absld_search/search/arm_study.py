@@ -44,6 +44,8 @@ class ArmStudy:
 
     def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage, seed: int = 0) -> None:
         self.arm, self.sampler, self.seed = arm, plan.sampler, seed
+        self.live: dict[int, Trial] = {}  # asked for in this start, and not told yet
+        self.metric_names = list(plan.objectives)
         self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
         name = f"{plan.request.study}.{arm.name}"
         self.study = optuna.create_study(
@@ -63,6 +65,7 @@ class ArmStudy:
         if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
             self.study.enqueue_trial(self._proposal(seen))
         trial = self.study.ask()
+        self.live[trial.number] = trial
         return trial.number, self._sampled(trial)
 
     def _proposal(self, seen: Sequence[Seen]) -> dict[str, Value]:
@@ -89,16 +92,21 @@ class ArmStudy:
 
         A trial with a violation above 0 is infeasible: Optuna's samplers shun it, its front is without it.
         """
-        frozen = self._trials()[number]
-        if frozen.state.is_finished():
+        trial = self.live.pop(number, None) or self._again(number)
+        if trial is None:
             return
         if values is None or not all(math.isfinite(value) for value in values.values()):
-            self.study.tell(number, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
             return
         for name, violation in (violations or {}).items():
-            if name not in frozen.constraints:
-                Trial(self.study, frozen._trial_id).set_constraint(name, violation)
-        self.study.tell(number, [values[name] for name in self.study.metric_names or ()])
+            if name not in trial.storage.get_trial(trial._trial_id).constraints:
+                trial.set_constraint(name, violation)
+        self.study.tell(trial, [values[name] for name in self.metric_names])
+
+    def _again(self, number: int) -> Trial | None:
+        """A trial that another start asked for; None where it has been told. Reads all: not for every trial."""
+        frozen = self._trials()[number]
+        return None if frozen.state.is_finished() else Trial(self.study, frozen._trial_id)
 
     def supersede(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
         """What a trial was worth that had been told as stopped: a new Optuna trial, since a told one can't change."""
@@ -107,7 +115,7 @@ class ArmStudy:
         if frozen.constraints.get(BUDGET, 0) <= 0 or any(t.user_attrs.get(SUPERSEDES) == number for t in trials):
             return
         kept = {"params": frozen.params, "distributions": frozen.distributions, "user_attrs": {SUPERSEDES: number}}
-        told = [values[name] for name in self.study.metric_names or ()]
+        told = [values[name] for name in self.metric_names]
         self.study.add_trial(create_trial(values=told, constraints={**violations, BUDGET: 0.0}, **kept))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:

@@ -39,6 +39,7 @@ class Halving:
         trained: dict[str, list[Row]] = {}
         for row in [*ledger.trainings(stage=RUNG), *ledger.trainings(stage=SEARCH)]:
             trained.setdefault(row["config"], []).append(row)
+        self.lengths = sorted({*self.rules.epochs, *(epochs_of(row) for rows in trained.values() for row in rows)})
         for trial in ledger.trials(arm=arm.name):
             rows = trained.get(trial["config"], [])
             self.queued(trial, rows)
@@ -101,6 +102,10 @@ class Halving:
             return {"state": FAILED, "objectives": None}
         whole = self.plan.config(trial["words"], 0).schedule.epochs
         return {"state": STOPPED, "reason": f"stopped after {epochs} of {whole} epochs", "objectives": None}
+
+    def was_on_a_rung(self, trial: Row) -> bool:
+        """Whether Optuna has been told that it stopped."""
+        return any((trial["number"], epochs) in self.outcomes for epochs in self.lengths[:-1])
 
     def shortfall(self, trial: Row) -> tuple[dict[str, float], float]:
         """(values, how infeasible) of a stopped trial for Optuna: the share of the epochs that it lacks, above 0."""

@@ -173,10 +173,11 @@ class Queue:
         self._tell(trial, values, constraints.violations(self.plan.constraints, means))
 
     def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
-        study, budget = self.studies[trial["arm"]], {BUDGET: 0.0} if self.halving[trial["arm"]].on else {}
-        study.tell(trial["number"], values, {**found, **budget})
-        if values is not None:
-            study.supersede(trial["number"], values, found)  # where it had been told as stopped
+        study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]
+        if values is not None and halving.was_on_a_rung(trial):
+            study.supersede(trial["number"], values, found)
+        else:
+            study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
 
     def _race(self) -> bool:
         """One more seed for the contender whose place on its arm's front is least sure; False where all are."""
