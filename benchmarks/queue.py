@@ -47,9 +47,9 @@ def main(trials: int, sampler: str, stopping: str, memory: bool) -> None:
             if done % 100 == 0:
                 marks.append(time.process_time())
         each = [10 * (b - a) for a, b in zip(marks, marks[1:], strict=False)]
-        click.echo(f"{sampler} + {stopping}: {done} trainings, ms of CPU each: by hundreds "
-                   f"{[round(part, 1) for part in each]}, all {1000 * (marks[-1] - marks[0]) / done:.1f}; memory grew by "
-                   f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) / 1024:.0f} MiB")  # fmt: skip
+        click.echo(f"{sampler} + {stopping}: {done} trainings, ms of CPU each by hundreds "
+                   f"{[round(part, 1) for part in each]}, all {1000 * (marks[-1] - marks[0]) / done:.1f}; memory grew "
+                   f"by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) / 1024:.0f} MiB")  # fmt: skip
 
 
 if __name__ == "__main__":

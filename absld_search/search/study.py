@@ -206,6 +206,9 @@ def _read(note: Path) -> str:
 @contextmanager
 def ray_session(plan: Plan) -> Iterator[None]:
     """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does."""
+    if ray.is_initialized():  # whoever started it in this process ends it: several studies one after the other
+        yield
+        return
     # Workers start in folders of their own, where a relative path would be another place.
     os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
