@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint ui smoke clean
+.PHONY: run test lint ui smoke bench bench-full clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m absld_search.run ablation_dual_temps $(ARGS)
@@ -22,6 +22,18 @@ lint: $(VENV)/installed
 
 ui: $(VENV)/installed
 	$(BIN)/python -m absld_search.ui $(ARGS)
+
+# Side-by-side measurements, on a machine with nothing else to do: `make bench` in minutes, `make bench-full` in hours.
+# Each writes benchmarks/results/NAME.json; the last line puts them all into one table.
+BENCHMARKS := views bank startup driver packing search16 train_step evaluate fidelity statistics
+
+bench: $(VENV)/installed
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --short $(ARGS) || exit 1; done
+	$(BIN)/python -m benchmarks.page
+
+bench-full: $(VENV)/installed
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+	$(BIN)/python -m benchmarks.page
 
 # The stamp is written last: an interrupted installation is begun again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -15,7 +15,7 @@ SWITCHES = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger and the mirror log; Tune's would repeat it
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table even when told to be silent
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes more, and an open door
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with MLflow's 7 a server that is away takes four minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the mirror repeats: it looks first what arrived, which MLflow does not
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
 for _name, _value in SWITCHES.items():

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-import re
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import search_spaces
 from absld_search.space import SearchSpace
-from absld_search.words import UsageError, require_known
-
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+from absld_search.words import UsageError, checked_name, require_known
 
 
 class Entry(NamedTuple):
@@ -40,13 +37,6 @@ def load(name: str) -> Entry:
         return _entry(Path(name).stem, _module(Path(name)))
     require_known("search space", name, names())
     return _entry(name, importlib.import_module(f"search_spaces.{name}"))
-
-
-def checked_name(kind: str, name: str) -> str:
-    """`name` where it can safely be a folder and a title. Raises: UsageError."""
-    if not NAME.fullmatch(name) or set(name) == {"."}:
-        raise UsageError(f"{kind} {name!r} must be 1 to 64 letters, digits, '_', '.' or '-'.")
-    return name
 
 
 def _module(path: Path) -> ModuleType:

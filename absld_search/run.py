@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from absld_search import catalog
-from absld_search.words import UsageError, masked, pair
+from absld_search.words import UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
+from absld_search.workloads import workload as named
 
 USAGE, INTERRUPTED = 2, 75
 
@@ -54,10 +55,13 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--download", is_flag=True, help="Fetch the data set into --data-dir first, with torchvision.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
+@click.option("--fork-study", is_flag=True, help="A changed question under an old name goes on as NAME-2, NAME-3, ...")
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
-@click.option("--gpus-per-trial", type=float, default=0.0, show_default=True, help="May be a fraction.")
+@click.option(
+    "--gpus-per-trial", type=float, help="May be a fraction.  [default: with --device cuda the workload's, else 0]"
+)
 @click.option("--cpus-per-trial", type=float, default=1.0, show_default=True)
 @click.option("--max-concurrent", type=int, help="Trainings at a time.  [default: what the resources allow]")
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster; without it Ray starts on this machine.")
@@ -75,16 +79,24 @@ def main(**words: Any) -> None:
 
 
 def _main(
-    name: str | None, list_: bool, list_workloads: bool, dry_run: bool, print_config: bool, download: bool, **words: Any
+    name: str | None,
+    list_: bool,
+    list_workloads: bool,
+    dry_run: bool,
+    print_config: bool,
+    download: bool,
+    fork_study: bool,
+    **words: Any,
 ) -> int:
     if list_ or list_workloads:
         return _list() if list_ else _list_workloads()
     if name is None:
         raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
     entry = catalog.load(name)
-    from absld_search.search import plan, preflight
+    from absld_search.search import forking, plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
+    made = forking.forked(made) if fork_study else made
     if download:
         preflight.download(made)
     preflight.check(made)
@@ -94,6 +106,8 @@ def _main(
         click.echo(json.dumps(describe.as_dict(made), indent=1))
         return 0
     click.echo(describe.opening(made))
+    if made.request.forked_from:
+        click.echo(f"  fork       of study {made.request.forked_from}: this one is {made.request.study}")
     if dry_run:
         click.echo(describe.sampled(made))
         return 0
@@ -101,21 +115,26 @@ def _main(
 
 
 def _carry_out(made: Any) -> int:
-    from absld_search.search import study
+    from absld_search.search import ownership, study
     from analysis import report
 
     try:
-        with study.held(made):
-            started = study.Study(made)
+        with study.held(made) as started:
             code = started.run()
             answer = report.write(made.folder)
             started.publish(made.folder / "report", answer)
             if code != study.INTERRUPTED:
                 click.echo(report.table(answer))
             click.echo(started.closing(code))
-    except study.Held as error:
+    except ownership.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
+    except Exception as error:
+        why = study.why_stopped(error)
+        if why is None:
+            raise
+        click.echo(f"stopped: {why}. Run the same command again to continue.", err=True)
+        return study.INTERRUPTED
     return code
 
 
@@ -133,6 +152,7 @@ def _list() -> int:
 def _list_workloads() -> int:
     for setting in WORKLOADS.values():
         click.echo(f"{setting.name}\n    {setting.summary}\n    a training: {setting.cost}")
+        click.echo(f"    on a GPU: {setting.trials_per_gpu} at a time, unless --gpus-per-trial says otherwise")
         for need in needs(setting) or ["nothing"]:
             click.echo(f"    needs {need}")
     return 0
@@ -146,7 +166,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
 
     smoke, out = words.pop("smoke"), words["out"].absolute()
     workload = words.pop("workload") + (SMOKE if smoke else "")
-    study = catalog.checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
+    study = checked_name("--study", words.pop("study") or f"{entry.name}-{workload}")
     if smoke:
         words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
     for folder in ("data_dir", "teacher_dir"):
@@ -157,7 +177,9 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]
     show = shlex.join(["python", "-m", "absld_search.ui", *(own or ["--out", str(out)]), "--study", study])
     words["tracking_uri"] = words["tracking_uri"] or store_uri(out)
-    words["device"] = words["device"] or ("cuda" if words["gpus_per_trial"] > 0 else "cpu")
+    words["device"] = words["device"] or ("cuda" if (words["gpus_per_trial"] or 0) > 0 else "cpu")
+    if words["gpus_per_trial"] is None:
+        words["gpus_per_trial"] = 1 / named(workload).trials_per_gpu if words["device"] == "cuda" else 0.0
     command = masked(shlex.join(["python", "-m", "absld_search.run", *sys.argv[1:]]))
     return Request(**{**words, "space": entry.name, "question": entry.question, "workload": workload,
                       "study": study, "out": out, "command": command, "show": show})  # fmt: skip

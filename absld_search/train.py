@@ -44,6 +44,13 @@ def main(**words: Any) -> None:
     except ArithmeticError as error:
         click.echo(f"failed: {error}", err=True)
         sys.exit(3)
+    except (MemoryError, RuntimeError) as error:
+        from absld_search.core import memory
+
+        if memory.reason(error) is None:
+            raise
+        click.echo(f"failed: {memory.reason(error)}: {error}", err=True)
+        sys.exit(3)
     for name in ALWAYS:
         value = f"{metrics[name]:.4f}" if name in metrics else "undefined"
         click.echo(f"{name:<30}{value}")

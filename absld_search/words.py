@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterable
 
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
 
 class UsageError(ValueError):
     """Bad input from the person at the keyboard. The commands print its text alone and exit with 2."""
@@ -26,6 +28,13 @@ def require_known(kind: str, word: str, valid: Iterable[str]) -> str:
     if word not in names:
         raise unknown(kind, word, names)
     return word
+
+
+def checked_name(kind: str, name: str) -> str:
+    """`name` where it can safely be a folder, a title and part of a query. Raises: UsageError."""
+    if not NAME.fullmatch(name) or set(name) == {"."}:
+        raise UsageError(f"{kind} {name!r} must be 1 to 64 letters, digits, '_', '.' or '-'.")
+    return name
 
 
 def number(name: str, value: object) -> float:

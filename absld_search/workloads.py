@@ -30,6 +30,7 @@ FILLS = ("zero", "reflect")
 COMPUTE_VERSION = 2  # raised by hand when the same words would give other numbers
 COSMETIC = (
     "summary", "cost", "trials", "sampler", "teacher_epochs", "teachers", "teacher", "clean_teachers", "clean_teacher",
+    "trials_per_gpu",
 )  # fmt: skip
 
 
@@ -103,6 +104,7 @@ class Workload:
     augmentation: Augmentation = PLAIN
     teacher_epochs: int = 100  # of a teacher asked for as train:METHOD:MODEL
     cost: str = ""  # of one training
+    trials_per_gpu: int = 1  # at a time, so that a large GPU is busy: by size, not by measurement
 
     def identity(self) -> dict[str, Any]:
         """Whatever of it changes a training's numbers; a training's own teachers are told apart by their recipes."""
@@ -146,6 +148,7 @@ DIGITS = Workload(
     clean_teacher="clean-wide",
     teacher_epochs=30,
     cost="seconds on one CPU core",
+    trials_per_gpu=8,
 )
 
 GOWAL = "Gowal et al., arXiv:2010.03593, without extra data; RobustBench's file"
@@ -185,6 +188,7 @@ CIFAR10 = Workload(
     trials=8,
     sampler="tpe",
     augmentation=Augmentation(padding=4, flip=True),
+    trials_per_gpu=2,
     cost="about 12.7e15 multiplications and 6e15 of the teacher; hours on a data-centre GPU, weeks on a CPU",
 )
 CIFAR10_MOBILENET = replace(
@@ -232,6 +236,7 @@ TINY_IMAGENET = replace(
         "sat-preact-resnet-18": TeacherSpec("preact-resnet-18", "sat", epochs=100, learning_rate=0.1),
     },
     cost="eight times cifar10, and the teacher's training",
+    trials_per_gpu=1,
 )
 # Sized by measurement: 14 ms an image and epoch on one core of a busy machine, 25 ms an image that PGD-20 looks at.
 CIFAR10_MINI = replace(
@@ -253,6 +258,7 @@ CIFAR10_MINI = replace(
     eval_every=5,
     teacher_epochs=10,
     cost="3 to 5 minutes on one CPU core, a few times that once for each teacher",
+    trials_per_gpu=8,
 )
 CIFAR10_MICRO = replace(
     CIFAR10_MINI,

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.answer import Answer, Comparison, Row, in_per_cent, plain
+from analysis.answer import Answer, Comparison, Row
+from analysis.evidence import ClassDifference, Worst
+from analysis.sentences import in_per_cent, plain
 
 MISSING = "–"
 COLUMNS = {  # measure -> heading; accuracies in per cent
@@ -17,18 +19,32 @@ COLUMNS = {  # measure -> heading; accuracies in per cent
     "minutes": "min",
 }
 LEGEND = (
-    "On test: mean ± sd over the confirm seeds. Clean, robust (PGD-20) and CW: accuracy in % of images. "
-    "Worst class: the lowest class accuracy under PGD-20, n its number of test images; worst CW likewise. "
-    "NSD: standard deviation / mean of the class accuracies under PGD-20, lower is fairer. Min: minutes of a training."
+    "On test: mean ± sd over the confirm seeds. Clean, robust (APGD-CE) and CW: accuracy in % of images. "
+    "Worst class: the lowest class accuracy under APGD-CE, n its number of test images; worst CW likewise. "
+    "NSD: standard deviation / mean of the class accuracies under APGD-CE, lower is fairer. Min: minutes of a training."
 )
 TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
 TEACHER_LEGEND = (
-    "The teachers themselves, on val (the students above: on test). A dash: not measured, because PGD-20 of a "
+    "The teachers themselves, on val (the students above: on test). A dash: not measured, because APGD of a "
     "large network needs a GPU. sha256: the first digits of the weights' hash."
 )
 COMPARISON_LEGEND = (
-    "Arm minus first arm in points, paired by seed. Interval: 95 % BCa bootstrap over seeds. p: exact sign-flip test, "
-    "two-sided; Holm p: corrected for the number of arms. Decided: the interval excludes 0 and Holm p < 0.05."
+    "Arm minus first arm in points, paired by seed. Over seeds: the 95 % interval of new seeds on these test images, "
+    "the exact sign-flip test turned around. Both: of new seeds and new images (bootstrap over images and variance "
+    "over seeds). Holm p: the test's p, corrected for the number of arms. Decided: Holm p < 0.05; 'here' where the "
+    "interval over both does not exclude 0, so that the claim is about these images."
+)
+WORST_LEGEND = (
+    "On test, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; n: images of the "
+    "class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds and new images. "
+    "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
+    "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
+    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus "
+    "what these reach on test."
+)
+CLASSES_LEGEND = (
+    "Classes in which a decided arm differs from the first: exact McNemar test, Holm's correction for the number of "
+    "classes. Better, worse: images that the arm gets right with more seeds, and with fewer, than the first arm."
 )
 
 
@@ -42,8 +58,33 @@ def rows(found: Answer) -> tuple[list[str], list[list[str]]]:
 
 def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells a comparison with the first arm."""
-    names = ["comparison", "measure", "difference", "95 % interval", "p", "Holm p", "seeds", "decided"]
+    names = ["comparison", "measure", "difference", "over seeds", "both", "Holm p", "seeds", "decided"]
     return names, [_comparison(comparison) for comparison in found.comparisons]
+
+
+def worst(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row of cells an arm: its worst classes, and the optimism of val."""
+    names = ["arm", "minimum", "n", "debiased", "95 % interval", "tail", "rho", "optimism of search", "of val"]
+    return names, [_worst(row) for row in found.worst]
+
+
+def classes(found: Answer) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row of cells a class that tells two arms apart."""
+    names = ["comparison", "class", "difference", "better", "worse", "Holm p"]
+    return names, [_class(row) for row in found.classes]
+
+
+def _worst(row: Worst) -> list[str]:
+    values = [f"{100 * value:.1f}" for value in (row.minimum, row.debiased, row.tail)]
+    interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}" if math.isfinite(row.low) else "unbounded"
+    optimism = [MISSING if value is None else _points(value) for value in (row.search_optimism, row.val_optimism)]
+    rho = MISSING if row.rho is None or not math.isfinite(row.rho) else f"{row.rho + 0:+.2f}".replace("-", "−")
+    return [row.arm, values[0], str(row.images), values[1], interval, values[2], rho, *optimism]
+
+
+def _class(row: ClassDifference) -> list[str]:
+    counts = [_points(row.difference), str(row.better), str(row.worse)]
+    return [f"{row.arm} − {row.against}", row.name, *counts, _p(row.holm_p)]
 
 
 def teachers(found: Answer) -> tuple[list[str], list[list[str]]]:
@@ -96,18 +137,25 @@ def _spread(row: Row, measure: str) -> str:
 
 
 def _comparison(found: Comparison) -> list[str]:
-    interval = f"{_points(found.low)} to {_points(found.high)}" if math.isfinite(found.low) else "unbounded"
-    decided = "yes" if found.decided else "no"
+    decided = ("yes" if found.general else "here") if found.decided else "no"
     return [
         f"{found.arm} − {found.against}",
         plain(found.measure),
         _points(found.mean),
-        interval,
-        f"{found.p:.3f}",
-        f"{found.holm_p:.3f}",
+        _interval(found.low, found.high),
+        _interval(found.low_both, found.high_both),
+        _p(found.holm_p),
         str(found.n),
         decided,
     ]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{_points(low)} to {_points(high)}" if math.isfinite(low) and math.isfinite(high) else "unbounded"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _points(fraction: float) -> str:

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from absld_search.core import metrics
+from absld_search.core.attack_names import KINDS
 from absld_search.core.results import Tables
-
-KINDS = {"clean": "clean", "pgd20": "robust", "cw20": "cw"}  # attack -> kind of metric
 
 
 class Seed(NamedTuple):

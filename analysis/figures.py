@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
-from analysis.answer import in_per_cent, plain
 from analysis.confirmed import Seed, confirm_trainings, confirmed
+from analysis.sentences import in_per_cent, plain
 
 # Okabe and Ito, "Color Universal Design", 2008; without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -144,7 +144,7 @@ def _axis_label(tables: Tables, column: str) -> str:
 
 def _attack(tables: Tables) -> str:
     eps = tables.facts.get("eps")
-    return "PGD-20" if eps is None else f"PGD-20, eps {eps:.3g}"
+    return "APGD-CE" if eps is None else f"APGD-CE, eps {eps:.3g}"
 
 
 def _look(tables: Tables, arm: str) -> tuple[str, str, str]:
@@ -185,7 +185,7 @@ def _drawn(values: NDArray[Any], column: str) -> NDArray[np.float64]:
 
 
 def _attacked(tables: Tables) -> dict[str, list[Seed]]:
-    """Arm -> its confirm trainings with PGD-20 on test; arms without any are absent."""
+    """Arm -> its confirm trainings with APGD-CE on test; arms without any are absent."""
     found = {arm: [s for s in seeds.values() if s.n.any()] for arm, seeds in confirmed(tables).items()}
     return {arm: seeds for arm, seeds in found.items() if seeds}
 

@@ -54,6 +54,8 @@ def answer_page(tables: Tables, found: Answer) -> str:
             *[_missing(f"{row.arm}: {row.reason}") for row in found.rows if row.reason],
             _note(cells.LEGEND),
             *_comparisons(found),
+            *_section("The worst classes", cells.worst(found), cells.WORST_LEGEND),
+            *_section("Classes that tell arms apart", cells.classes(found), cells.CLASSES_LEGEND, words=(0, 1)),
             *_teachers(found),
             "<h2>Chosen parameters</h2>",
             _list(cells.choice(row) for row in found.rows if row.trial),
@@ -119,8 +121,15 @@ def _comparisons(found: Answer) -> list[str]:
     return [
         f"<h2>Differences to {escape(found.comparisons[0].against)}</h2>",
         _table(*cells.comparisons(found), words=(0, 1), marked=marked),
-        _note(cells.COMPARISON_LEGEND),
+        _note(" ".join(filter(None, [cells.COMPARISON_LEGEND, found.power]))),
     ]
+
+
+def _section(
+    title: str, table: tuple[list[str], list[list[str]]], legend: str, words: Sequence[int] = (0,)
+) -> list[str]:
+    """A heading, a table and its legend; nothing where the table has no row."""
+    return [f"<h2>{escape(title)}</h2>", _table(*table, words=words), _note(legend)] if table[1] else []
 
 
 def _teachers(found: Answer) -> list[str]:

@@ -41,6 +41,10 @@ def table(found: Answer, width: int = 110) -> str:
         lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
     if found.comparisons:
         lines += ["", *_aligned(*cells.comparisons(found), width)]
+    if found.worst:
+        lines += ["", *_aligned(*cells.worst(found), width, words=1)]
+    if found.classes:
+        lines += ["", *_aligned(*cells.classes(found), width)]
     if found.teachers:
         lines += ["", *_aligned(*cells.teachers(found), width)]
     lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
@@ -49,6 +53,7 @@ def table(found: Answer, width: int = 110) -> str:
         *_wrapped(cells.LEGEND, width),
         "",
         *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
+        *_wrapped(found.power, width),
     ]
     return "\n".join(lines)
 
@@ -57,6 +62,8 @@ def markdown(found: Answer) -> str:
     """The answer as Markdown."""
     teachers = [_markdown_table(*cells.teachers(found)), cells.TEACHER_LEGEND] if found.teachers else []
     comparisons = [_markdown_table(*cells.comparisons(found)), cells.COMPARISON_LEGEND] if found.comparisons else []
+    worst = [_markdown_table(*cells.worst(found)), cells.WORST_LEGEND] if found.worst else []
+    classes = [_markdown_table(*cells.classes(found)), cells.CLASSES_LEGEND] if found.classes else []
     parts = [
         f"# {_plain_markdown(found.question)}",
         _plain_markdown(f"Study {found.study}, workload {found.workload}."),
@@ -65,6 +72,9 @@ def markdown(found: Answer) -> str:
         _markdown_list([f"{row.arm}: {row.reason}" for row in found.rows if row.reason]),
         cells.LEGEND,
         *comparisons,
+        found.power,
+        *worst,
+        *classes,
         *teachers,
         "Chosen parameters:",
         _markdown_list([cells.choice(row) for row in found.rows if row.trial]),
@@ -78,7 +88,7 @@ def as_json(found: Answer) -> dict[str, Any]:
     """The answer as plain JSON values: fractions, each comparison with its verdict, null for what is not finite."""
     content = dataclasses.asdict(found) | {"sentence": found.sentence}
     for stored, comparison in zip(content["comparisons"], found.comparisons, strict=True):
-        stored["decided"] = comparison.decided
+        stored |= {"decided": comparison.decided, "general": comparison.general}
     return _finite(content)
 
 

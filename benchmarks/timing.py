@@ -1,4 +1,4 @@
-"""Variants timed in turns: every round runs each of them once, in a new order, so that a busy machine hurts all alike."""
+"""Variants timed in turns: every round runs each of them once, in a new order, so a busy machine hurts all alike."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def table(title: str, ratios: list[Ratio]) -> str:
     """A few lines to read."""
     width = max(len(found.variant) for found in ratios)
     rows = [
-        f"{found.variant:<{width}}  {found.seconds:10.4f} s  {found.median:7.2f}x  [{found.low:.2f} to {found.high:.2f}]"
+        f"{found.variant:<{width}}  {found.seconds:10.4f} s  {found.median:7.2f}x  "
+        f"[{found.low:.2f} to {found.high:.2f}]"
         for found in ratios
     ]
     return "\n".join([f"{title} ({ratios[0].rounds} rounds, median of per-round ratios [range])", *rows])

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import settings
 
 from absld_search import run
 from absld_search.core.files import Folders
 from absld_search.workloads import WORKLOADS, FileTeacher, TeacherSpec, Workload
 from tests import image_files as files
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

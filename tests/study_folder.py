@@ -91,7 +91,7 @@ class _Maker:
         noise = 0.1 * rng.standard_normal(self.labels.size) + 0.02 * rng.standard_normal()
         own = 0.01 * np.random.default_rng([seed, len(key), int(1000 * abs(shift))]).standard_normal()
         columns: dict[str, list[Any]] = {name: [] for name in results.SHARDS["images"].names}
-        for attack, easier in (("clean", 0.25), ("pgd20", 0.0), ("cw20", -0.02)):
+        for attack, easier in (("clean", 0.25), ("apgd-ce", 0.0), ("cw20", -0.02)):
             correct = self.hardness + noise + own < self.level[self.labels] + shift + easier
             n = self.labels.size
             rows = ([key] * n, ["test"] * n, [attack] * n, range(n), self.labels.tolist(), correct.tolist())

@@ -20,9 +20,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/catalog.py": ({"space", "words", "search_spaces"}, set()),
     "absld_search/run.py": (LIGHT | {"catalog", "search.", "analysis."}, {"click", "rich"}),
     "absld_search/train.py": (LIGHT | {CORE}, {"click", "torch"}),
+    "absld_search/evaluate.py": (LIGHT | {CORE}, {"click", "torch"}),
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
-    "absld_search/core/files.py": (set(), {"platformdirs"}),
+    "absld_search/core/faults.py": ({"words"}, set()),
+    "absld_search/core/files.py": ({"core.faults"}, {"platformdirs"}),
+    "absld_search/doctor.py": ({"words", "search."}, {"click"}),
     "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "pyarrow", "scipy"}),
     "absld_search/core/image_cache.py": (set(), {"numpy", "filelock"}),
     "absld_search/core/datasets.py": (
@@ -31,44 +34,96 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
-    "absld_search/core/attacks/": ({"core.losses", "core.attacks."}, {"torch", "pyautoattack"}),
+    "absld_search/core/speed.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/folding.py": ({"core.speed"}, {"torch"}),
+    "absld_search/core/attacks/": (
+        {"core.losses", "core.folding", "core.speed", "core.attacks."},
+        {"torch", "pyautoattack"},
+    ),
     "absld_search/core/models/": ({"words", "core.models."}, {"torch"}),
     "absld_search/core/data.py": (
         {"words", "workloads", "core.views", "core.datasets", "core.image_cache"},
         {"torch", "numpy", "sklearn"},
     ),
-    "absld_search/core/metrics.py": (set(), {"numpy"}),
+    "absld_search/core/attack_names.py": ({"words"}, set()),
+    "absld_search/core/verdicts.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/metrics.py": ({"core.attack_names"}, {"numpy"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
+    "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
+    "absld_search/core/logit_bank.py": ({"core.data", "core.logit_blocks"}, {"numpy", "torch"}),
     "absld_search/core/methods/": (
-        {"words", "core.attacks", "core.losses", "core.data", "core.methods."},
+        {"words", "core.attacks", "core.losses", "core.data", "core.logit_bank", "core.methods."},
         {"torch"},
     ),
+    "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),
+    "absld_search/core/schedules.py": ({"words", "core.methods.knobs"}, {"torch"}),
+    "absld_search/core/finite.py": ({"core.methods.base", "core.losses", "core.data"}, {"torch"}),
+    "absld_search/core/memory.py": ({"core.methods.base"}, {"torch"}),
     "absld_search/core/trainer.py": (
-        {"core.methods.base", "core.methods.knobs", "core.losses", "core.data", "core.attacks", "core.averaging"},
+        {
+            "core.finite",
+            "core.memory",
+            "core.methods.base",
+            "core.methods.knobs",
+            "core.losses",
+            "core.data",
+            "core.attacks",
+            "core.averaging",
+            "core.selection",
+            "core.speed",
+            "core.graphs",
+            "core.schedules",
+            "core.logit_bank",
+        },
         {"torch"},
-    ),
+    ),  # fmt: skip
     "absld_search/core/evaluation.py": (
-        {"core.attacks", "core.metrics", "core.losses", "core.data"},
+        {"words", "core.attacks", "core.attack_names", "core.metrics", "core.data", "core.verdicts"},
         {"torch", "numpy"},
     ),
     "absld_search/core/teachers.py": (
-        {"workloads", "words", "core.models", "core.data", "core.files", "core.teacher_files", "core.robustbench_zoo"},
+        {
+            "workloads",
+            "words",
+            "core.models",
+            "core.data",
+            "core.files",
+            "core.teacher_files",
+            "core.robustbench_zoo",
+            "core.logit_bank",
+        },
         {"torch", "safetensors", "filelock"},
     ),
     "absld_search/core/teacher_files.py": ({"words", "core.models", "core.files"}, {"torch", "safetensors"}),
     "absld_search/core/robustbench_zoo.py": ({"words"}, {"torch"}),
     "absld_search/core/records.py": (
-        {"core.evaluation", "core.files", "core.trainer"},
+        {"core.evaluation", "core.faults", "core.files", "core.trainer"},
         {"torch", "safetensors"},
     ),
+    "absld_search/core/checkpoint_evaluation.py": (LIGHT | {CORE}, {"torch", "numpy"}),
     "absld_search/core/config.py": (LIGHT | {CORE}, {"safetensors"}),
     "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
+    "absld_search/core/rungs.py": (
+        {"words", "core.checkpoints", "core.config", "core.records", "core.results", "core.trial"},
+        {"torch", "filelock"},
+    ),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
-    "absld_search/search/stats.py": (set(), {"numpy", "scipy"}),
-    "absld_search/search/ledger.py": ({"words"}, {"sqlalchemy"}),
+    "absld_search/search/stats/": ({"core.metrics", "search.stats."}, {"numpy", "scipy"}),
+    "absld_search/search/database.py": (set(), {"sqlalchemy"}),
+    "absld_search/search/ledger.py": ({"words", "core.faults", "search.database"}, {"sqlalchemy"}),
+    "absld_search/search/processes.py": (set(), set()),
+    "absld_search/search/ownership.py": (
+        {"words", "core.faults", "core.files", "core.results", "search.database", "search.processes", "search.plan"},
+        {"sqlalchemy", "filelock"},
+    ),
+    "absld_search/search/interruption.py": ({"search.processes"}, set()),
+    "absld_search/search/listening.py": (set(), set()),
+    "absld_search/search/background.py": (set(), set()),
+    "absld_search/search/checks.py": ({"core.files", "search.", ""}, {"packaging"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
     "absld_search/search/scheduler.py": ({"words", "search.fronts"}, set()),
@@ -86,16 +141,33 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger"},
+        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources"},
         {"sqlalchemy", "torch", "ray"},
     ),
-    "absld_search/search/arm_study.py": (LIGHT | {"search.plan", "search.ledger", "search.samplers"}, {"optuna"}),
+    "absld_search/search/arm_study.py": (
+        LIGHT | {"core.faults", "search.plan", "search.reaping", "search.samplers"},
+        {"optuna"},
+    ),
+    "absld_search/search/optuna_storage.py": ({"search.database"}, {"optuna"}),
+    "absld_search/search/reaping.py": ({"search.ledger", "search.optuna_storage"}, {"optuna"}),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
-    "absld_search/search/worker.py": ({"core.trial", "core.trainer"}, {"ray", "torch"}),
+    "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/worker.py": (
+        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources"},
+        {"ray", "torch"},
+    ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/": (
-        {"analysis.", "core.results", "core.metrics", "search.fronts", "search.stats"},
+        {
+            "analysis.",
+            "core.results",
+            "core.metrics",
+            "core.attack_names",
+            "search.fronts",
+            "search.stats.",
+            "search.stats",
+        },
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),
 }
@@ -152,7 +224,16 @@ def test_imports_stay_inside_the_table(path: Path) -> None:
             assert top in theirs, f"{path.name} imports {name}"
 
 
-SHARED = {  # no paper's page; absld_factors is the knobs of absld, which alone may import it
+def test_make_bench_runs_every_benchmark_there_is() -> None:
+    """A script that nobody runs is a claim that nobody checks; what needs a GPU is run by hand."""
+    (line,) = [row for row in (ROOT / "Makefile").read_text().splitlines() if row.startswith("BENCHMARKS := ")]
+    scripts = [path for path in (ROOT / "benchmarks").glob("*.py") if "options(__doc__" in path.read_text()]
+    assert {path.stem for path in scripts} - {"gpu", "page"} <= set(line.split()[2:])
+    page = (ROOT / "docs/performance.md").read_text()
+    assert all(f"`{name}`" in page for name in line.split()[2:])
+
+
+SHARED = {"asking",   # no paper's page; absld_factors is the knobs of absld, which alone may import it
     "base", "knobs", "adversarial", "distillation", "weights", "temperatures", "label_sources", "composition",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from absld_search import catalog
+from absld_search import catalog, words
 from absld_search.space import Choice, LogUniform, SearchSpace, Uniform
 from absld_search.words import UsageError, integer, masked, number, require_known
 from absld_search.workloads import WORKLOADS, workload
@@ -101,7 +101,7 @@ def test_numbers_as_people_write_them() -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "a" * 65, "..", "<img>", "a b"])
 def test_names_that_are_no_names(name: str) -> None:
     with pytest.raises(UsageError):
-        catalog.checked_name("--study", name)
+        words.checked_name("--study", name)
 
 
 def test_workloads_are_consistent() -> None:

@@ -12,7 +12,8 @@ from absld_search.core import models, teachers
 from absld_search.core.files import Folders, sha256
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import Method, checked, in_range, knobs
-from absld_search.core.trainer import Options, Schedule, WarmUp
+from absld_search.core.schedules import KINDS, WSD, Schedule
+from absld_search.core.trainer import Options, WarmUp
 from absld_search.words import UsageError, integer, number, require_known
 from absld_search.workloads import (
     FILLS,
@@ -32,6 +33,7 @@ SCHEDULE: dict[str, dict[str, float]] = {
     "momentum": {"low": 0, "high": 1},
     "weight_decay": {"low": 0},
 }
+SCHEDULE_WORDS = (*SCHEDULE, "schedule", *WSD)
 VIEWS = {"crop_fill": "fill", "cutout": "cutout"}  # a word -> the field of Augmentation that it sets
 
 
@@ -66,11 +68,12 @@ class TrialConfig:
         rest = dict(words)
         method = require_known("method", str(rest.pop("method", "absld")), METHODS)
         teacher = _teacher_name(setting, str(rest.pop("teacher", setting.teacher)))
-        schedule = _schedule(setting, {key: rest.pop(key) for key in list(rest) if key in SCHEDULE})
+        schedule = _schedule(setting, {key: rest.pop(key) for key in list(rest) if key in SCHEDULE_WORDS})
         views = _augmentation(setting, {key: rest.pop(key) for key in list(rest) if key in VIEWS})
         chosen = {key: rest.pop(key) for key in list(rest) if key in OPTIONS}
         values = _hyperparameters(setting, method, rest)
-        options = _options(METHODS[method](**values), chosen)
+        options = _options(METHODS[method](**values), chosen, schedule)
+        _computable(setting, options, device)
         return cls(workload_name, method, teacher, values, schedule, seed, device, test, options, views, folders)
 
     @property
@@ -84,7 +87,7 @@ class TrialConfig:
             "options": asdict(self.options),
             "start": sha256(Path(self.options.init_from).read_bytes()) if is_file(self.options.init_from) else None,
             "hyperparameters": dict(self.hyperparameters),
-            "schedule": asdict(self.schedule),
+            "schedule": self.schedule.identity(),
         }
         if self.augmentation != workload(self.workload).augmentation:
             asked["augmentation"] = asdict(self.augmentation)
@@ -103,11 +106,11 @@ class TrialConfig:
 
     def warm_up(self) -> WarmUp | None:
         """What the training starts with, if its start is another method's."""
-        name, epochs = self.options.init_from, round(self.options.init_share * self.schedule.epochs)
+        name, epochs = self.options.init_from, round(self.options.init_share * self.schedule.horizon)
         if not name or is_file(name) or not epochs:
             return None
         attack = {key: self.hyperparameters[key] for key in ("eps", "step_size", "num_steps")}
-        return WarmUp(METHODS[name](**attack), min(epochs, self.schedule.epochs - 1))
+        return WarmUp(METHODS[name](**attack), min(epochs, self.schedule.horizon - 1))
 
     @property
     def key(self) -> str:
@@ -145,16 +148,27 @@ def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -
 OPTIONS = knobs(Options)
 
 
-def _options(method: Method, given: Mapping[str, Any]) -> Options:
+def _options(method: Method, given: Mapping[str, Any], schedule: Schedule) -> Options:
     """What the training does beside its schedule: given, or as the method's paper has it. Raises: UsageError."""
     settled = {**method.training_defaults(), **given}
     found = Options(**{name: checked(Options, name, value) for name, value in settled.items()})  # type: ignore[arg-type]
+    if found.drop_once and schedule.kind != "step":
+        raise UsageError(f"drop_once leaves out drops, which schedule={schedule.kind} has none of.")
     start = found.init_from
     if start and not is_file(start):
         require_known("init_from", start, METHODS)
     elif start and not Path(start).is_file():
         raise UsageError(f"init_from: there is no file {start}.")
     return found
+
+
+def _computable(setting: Workload, options: Options, device: str) -> None:
+    """Raises: UsageError where the precision would cost time instead of saving it."""
+    if options.precision == "bf16" and device == "cpu" and models.has_depthwise(setting.student):
+        raise UsageError(
+            f"precision=bf16: {setting.student} has depthwise convolutions, which are slower in bfloat16 on a CPU. "
+            "Use precision=fp32, or a GPU."
+        )
 
 
 def is_file(start: str) -> bool:
@@ -188,7 +202,7 @@ def _augmentation(setting: Workload, given: Mapping[str, Any]) -> Augmentation:
 
 def unknown_to(method: str, words: Iterable[str]) -> None:
     """Raises: UsageError for the first of `words` that no training of `method` knows."""
-    valid = [*knobs(METHODS[method]), *SCHEDULE, *VIEWS, *OPTIONS, "method", "teacher"]
+    valid = [*knobs(METHODS[method]), *SCHEDULE_WORDS, *VIEWS, *OPTIONS, "method", "teacher"]
     for word in words:
         require_known("parameter", word, valid)
 
@@ -199,7 +213,12 @@ def _attack_of(setting: Workload) -> dict[str, float | int]:
 
 def _schedule(setting: Workload, given: Mapping[str, Any]) -> Schedule:
     values = {name: getattr(setting, name) for name in SCHEDULE}
-    for name, value in given.items():
+    kind = require_known("schedule", str(given.get("schedule", "step")), KINDS)
+    for name in given:
+        if name in WSD and kind != "wsd":
+            raise UsageError(f"{name} is a word of schedule=wsd, and this is schedule={kind}.")
+    for name in SCHEDULE.keys() & given.keys():
         convert = integer if isinstance(values[name], int) else number
-        values[name] = in_range(name, convert(name, value), SCHEDULE[name])
-    return Schedule(**values, milestones=setting.milestones, lr_factor=setting.lr_factor)
+        values[name] = in_range(name, convert(name, given[name]), SCHEDULE[name])
+    chosen: dict[str, Any] = {name: checked(Schedule, name, given[name]) for name in WSD if name in given}
+    return Schedule(**values, milestones=setting.milestones, lr_factor=setting.lr_factor, kind=kind, **chosen)

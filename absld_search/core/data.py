@@ -112,6 +112,12 @@ class Split:
             x = views.cut_out(x, ids, epoch, stream, self.how.cutout)
         return Batch(x, self.labels[rows], ids, view)
 
+    def views_of(self, epoch: int, stream: int) -> Tensor:
+        """The view (N,) that every image shows in this epoch of this stream."""
+        if self.rows is None or self.how == PLAIN:
+            return torch.zeros_like(self.ids)
+        return views.draw(self.ids, epoch, stream, self.how)
+
     def first(self, n: int) -> Split:
         """Its first `n` images, which are of mixed classes."""
         return self.part(torch.arange(min(n, len(self))))

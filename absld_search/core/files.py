@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_dir
+
+from absld_search.core import faults
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, beyond the limit of a file's size
+SAID = ("database or disk is full", os.strerror(errno.ENOSPC))  # by SQLite, and by libraries that keep no number
 
 
 def cache_folder() -> Path:
@@ -26,27 +32,48 @@ class Folders:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, what: str = "file") -> Iterator[Path]:
     """Yield a temporary path; when the block ends well, sync what was written there and move it to `path`.
 
-    A kill at any moment leaves the old file or the new one, never a part.
+    A kill at any moment leaves the old file or the new one, never a part. `what` names the injection points.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        faults.at(f"{what}.before_write")
         yield temporary
         with open(temporary, "rb+") as handle:
+            faults.at(f"{what}.before_fsync")
             os.fsync(handle.fileno())
+        faults.at(f"{what}.before_rename")
         os.replace(temporary, path)
+        faults.at(f"{what}.after_rename")
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, what: str = "file") -> None:
     """Write `content` to `path`, whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, what) as temporary:
         temporary.write_bytes(content)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed writers left in `folder`; only for one who writes there alone."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what it came from, says that there is no room for what was to be written."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in FULL or any(words in str(error) for words in SAID):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

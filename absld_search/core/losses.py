@@ -2,9 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Objective = Callable[[Tensor, Tensor], Tensor]  # (student's logits at x, x) -> per-sample loss (B,) to ascend
+
+
+@runtime_checkable
+class Pull(Protocol):
+    """An objective that knows its own gradient at the logits."""
+
+    def pull(self, logits: Tensor) -> Tensor:
+        """Gradient (B, C) of the objective's sum at the logits (B, C)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """The objective KL(targets || softmax(logits)), whose gradient is softmax(logits) - targets; targets (B, C)."""
+
+    targets: Tensor
+
+    def __call__(self, logits: Tensor, x: Tensor) -> Tensor:
+        return kl_div(self.targets, logits)
+
+    def pull(self, logits: Tensor) -> Tensor:
+        return F.softmax(wide(logits), dim=1) - self.targets
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy:
+    """The objective -log softmax(logits)[y], whose gradient is softmax(logits) less one at y; y (B,)."""
+
+    y: Tensor
+
+    def __call__(self, logits: Tensor, x: Tensor) -> Tensor:
+        return cross_entropy(logits, self.y)
+
+    def pull(self, logits: Tensor) -> Tensor:
+        predicted = F.softmax(wide(logits), dim=1)
+        return predicted.scatter_add(1, self.y[:, None], predicted.new_full((len(self.y), 1), -1.0))
+
+
+def wide(logits: Tensor) -> Tensor:
+    """In single precision where they are in half of it: what is rounded to three digits loses small differences."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def soft_labels(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -15,7 +62,7 @@ def soft_labels(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """
     if isinstance(temperature, Tensor) and temperature.ndim == 1:
         temperature = temperature[:, None]
-    return F.softmax(logits / temperature, dim=1)
+    return F.softmax(wide(logits) / temperature, dim=1)
 
 
 def kl_div(targets: Tensor, logits: Tensor) -> Tensor:
@@ -25,16 +72,17 @@ def kl_div(targets: Tensor, logits: Tensor) -> Tensor:
     without the floor, the derivative of t * log(t) would be 0/0 at a target that has underflowed.
     """
     floored = targets.clamp_min(torch.finfo(targets.dtype).tiny)
-    return (torch.special.xlogy(targets, floored) - targets * F.log_softmax(logits, dim=1)).sum(1)
+    return (torch.special.xlogy(targets, floored) - targets * F.log_softmax(wide(logits), dim=1)).sum(1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each sample: (B, C), (B,) -> (B,)."""
-    return F.cross_entropy(logits, y, reduction="none")
+    return F.cross_entropy(wide(logits), y, reduction="none")
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """The best wrong logit minus the right one, positive where the sample is lost: (B, C), (B,) -> (B,)."""
+    logits = wide(logits)
     right = logits.gather(1, y[:, None])[:, 0]
     wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
     return wrong - right

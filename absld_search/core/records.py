@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from absld_search.core import faults
 from absld_search.core.evaluation import KINDS, Outcome
 from absld_search.core.files import write_atomic
 from absld_search.core.trainer import by_class
 
+UNDEFINED = ("_nsd", "_nsd_sample")  # the ends of the names of those metrics that need not have a value
 Outcomes = Mapping[str, list[Outcome]]  # split -> one outcome per attack
 
 
 def save_student(folder: Path, student: nn.Module) -> None:
     """`model.safetensors` in `folder`."""
     state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(state))
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(state), "student")
 
 
 class EpochLog:
@@ -33,28 +36,34 @@ class EpochLog:
 
     def append(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        faults.at("log.before_write")
+        record = {"epoch": epoch, "time": time.time_ns() // 1_000_000, "metrics": dict(metrics)}
         with open(self.path, "a", encoding="utf-8") as handle:
             # A kill can have torn the line before this one; starting with a line end fences it off.
-            handle.write("\n" + json.dumps({"epoch": epoch, "metrics": dict(metrics)}))
+            handle.write("\n" + json.dumps(record))
 
     def read(self) -> dict[int, dict[str, float]]:
         """{epoch: metrics} in order."""
-        found: dict[int, dict[str, float]] = {}
-        for line in self._lines():
-            try:
-                record = json.loads(line)
-                found[record["epoch"]] = record["metrics"]
-            except ValueError:
-                continue  # torn by a kill: its epoch is logged again
+        found = {record["epoch"]: record["metrics"] for record in self._records()}
         return dict(sorted(found.items()))
+
+    def times(self) -> dict[int, int]:
+        """{epoch: when it was first logged}, in milliseconds since 1970. They never change, so that who repeats the log
+        to a server repeats it to the millisecond."""
+        return {record["epoch"]: record["time"] for record in reversed(self._records()) if "time" in record}
 
     def last(self) -> dict[str, float]:
         """The newest epoch's metrics."""
         return list(self.read().values())[-1]
 
-    def _lines(self) -> Iterator[str]:
-        if self.path.exists():
-            yield from self.path.read_text(encoding="utf-8").splitlines()
+    def _records(self) -> list[dict[str, Any]]:
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # torn by a kill: its epoch is logged again
+        return found
 
 
 def _prefix(split: str) -> str:
@@ -68,7 +77,7 @@ def metrics_of(outcomes: Outcomes) -> dict[str, float]:
         for split, found in outcomes.items()
         for outcome in found
         for name, value in outcome.summary().items()
-        if math.isfinite(value)
+        if math.isfinite(value) or not name.endswith(UNDEFINED)
     }
 
 

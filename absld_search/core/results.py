@@ -85,9 +85,14 @@ def write_shard(
     (folder / "result.json").unlink(missing_ok=True)
     sizes = {}
     for name, table in tables.items():
-        _write_table(folder / f"{name}.parquet", table)
+        _write_table(folder / f"{name}.parquet", table, "shard")
         sizes[f"{name}.parquet"] = (folder / f"{name}.parquet").stat().st_size
-    write_json(folder / "result.json", {"files": sizes, "result": dict(result)})
+    write_json(folder / "result.json", {"files": sizes, "result": dict(result)}, "result")
+
+
+def write_images(path: Path | str, image_rows: Rows) -> None:
+    """Write an images table alone. Raises: ValueError where rows do not fit the schema."""
+    _write_table(Path(path), _table(image_rows, SHARDS["images"], "images"), "shard")
 
 
 def read_result(folder: Path | str) -> dict[str, Any] | None:
@@ -116,8 +121,8 @@ def combine(
     unreadable = _combine_shards(results, [shards / key for key in complete])
     failed = {"state": "FAILED", "reason": "its stored results are missing or damaged"}
     trainings = [{**row, **failed} if row["training"] in unreadable else row for row in trainings]
-    _write_table(results / "trainings.parquet", _table(trainings, TRAININGS, "trainings"))
-    _write_table(results / "trials.parquet", _table(trials, trials_schema(objectives), "trials"))
+    _write_table(results / "trainings.parquet", _table(trainings, TRAININGS, "trainings"), "tables")
+    _write_table(results / "trials.parquet", _table(trials, trials_schema(objectives), "trials"), "tables")
     return unreadable
 
 
@@ -142,9 +147,9 @@ def load(study_folder: Path | str) -> Tables:
     return Tables(facts, *(_read_table(folder / "results" / f"{name}.parquet") for name in names))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], what: str = "file") -> None:
     """Write a JSON file atomically."""
-    with replacing(path) as temporary:
+    with replacing(path, what) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -154,7 +159,7 @@ def _combine_shards(results: Path, folders: Sequence[Path]) -> list[str]:
     with ExitStack() as stack:
         writers = {}
         for name, schema in SHARDS.items():
-            temporary = stack.enter_context(replacing(results / f"{name}.parquet"))
+            temporary = stack.enter_context(replacing(results / f"{name}.parquet", "tables"))
             writers[name] = stack.enter_context(pq.ParquetWriter(temporary, schema, compression="zstd"))
         for folder in folders:
             tables = _read_shard(folder)
@@ -182,8 +187,8 @@ def _read_table(path: Path) -> pa.Table:
         return file.read()
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    with replacing(path) as temporary:
+def _write_table(path: Path, table: pa.Table, what: str) -> None:
+    with replacing(path, what) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 

@@ -21,13 +21,15 @@ from absld_search.workloads import (
 )
 
 FLOOR_IMAGES = 500  # on which a teacher's clean accuracy must reach its floor
-SLOW_ON_CPU = 10_000_000  # parameters from which PGD-20 on val takes hours without a GPU
+SLOW_ON_CPU = 10_000_000  # parameters from which APGD on val takes hours without a GPU
 
 
-def teacher(setting: Workload, name: str, train: data.Split, folders: Folders = teachers.NOWHERE) -> teachers.Network:
-    """The workload's teacher `name`, ready to be asked about `train`; made first where it is missing."""
+def teacher(
+    setting: Workload, name: str, train: data.Split, folders: Folders = teachers.NOWHERE, stream: int = 0
+) -> teachers.Network:
+    """The workload's teacher `name`, ready to be asked about `train` in the views of `stream`; made where missing."""
     file = ensure_teacher(setting, name, str(train.labels.device), lambda line: None, folders)
-    return teachers.load(setting, name, file, train, folders)
+    return teachers.load(setting, name, file, train, folders, stream)
 
 
 def ensure_teacher(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import safetensors.torch
-import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
 from absld_search.core import data, models, robustbench_zoo, teacher_files
-from absld_search.core.data import Batch, Split
+from absld_search.core.data import Split
 from absld_search.core.files import Folders, cache_folder, sha256, sha256_of, write_atomic
+from absld_search.core.logit_bank import LogitBank, Network
 from absld_search.words import UsageError
 from absld_search.workloads import FileTeacher, RobustBenchTeacher, TeacherSpec, Workload, teacher_spec
 
@@ -50,35 +50,6 @@ class Half(nn.Module):
         return self.model(x.to(next(self.model.parameters()).dtype)).float()
 
 
-class Network:
-    """A teacher that is asked anew for every batch."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.eval().requires_grad_(False)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-    @torch.no_grad()
-    def clean_logits(self, batch: Batch) -> Tensor:
-        """(B, C) logits on the batch's views."""
-        return self.model(batch.x)
-
-
-class Tabulated(Network):
-    """A teacher of a split that has one view per image: asked once, then looked up."""
-
-    def __init__(self, model: nn.Module, split: Split) -> None:
-        super().__init__(model)
-        with torch.no_grad():
-            logits = self.model(split.images)
-        self.table = logits.new_zeros(int(split.ids.max()) + 1, logits.shape[1])
-        self.table[split.ids] = logits
-
-    def clean_logits(self, batch: Batch) -> Tensor:
-        return self.table[batch.index]
-
-
 @dataclass(frozen=True)
 class TeacherFile:
     """Where a teacher lies, and what it must be."""
@@ -95,11 +66,11 @@ class TeacherFile:
 
     def write(self, model: nn.Module, accuracies: dict[str, float]) -> None:
         content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in model.state_dict().items()})
-        write_atomic(self.path, content)
+        write_atomic(self.path, content, "teacher")
         self.note(sha256(content), accuracies)
 
     def note(self, digest: str, accuracies: dict[str, float]) -> None:
-        write_atomic(self.facts, json.dumps({"sha256": digest, **accuracies}, indent=1).encode())
+        write_atomic(self.facts, json.dumps({"sha256": digest, **accuracies}, indent=1).encode(), "teacher")
 
 
 class Shape(NamedTuple):
@@ -170,16 +141,43 @@ def facts(file: TeacherFile) -> dict[str, float | str]:
     return json.loads(file.facts.read_text())
 
 
-def load(setting: Workload, name: str, file: TeacherFile, split: Split, folders: Folders = NOWHERE) -> Network:
-    """The teacher on the split's device, tabulated where every image has one view."""
+def load(
+    setting: Workload, name: str, file: TeacherFile, split: Split, folders: Folders = NOWHERE, stream: int = 0
+) -> Network:
+    """The teacher on the split's device, with a logit bank where views can be numbered. `stream`: whose views.
+
+    The network is built when it is first asked: where the bank has all answers, it never is.
+    """
+
+    def made() -> nn.Module:
+        return _network(setting, name, file, split, folders).to(split.labels.device)
+
+    if not split.num_views:
+        return Network(made, name)
+    return LogitBank(made, name, split, stream, bank_folder(setting, name, file, split, folders))
+
+
+def bank_folder(setting: Workload, name: str, file: TeacherFile, split: Split, folders: Folders = NOWHERE) -> Path:
+    """Where the logits of this teacher on these images and views lie; computed on another kind of device, elsewhere."""
+    asked = {
+        "teacher": facts(file)["sha256"],
+        "spec": asdict(teacher_spec(setting, name)),
+        "data": data.identity(setting.dataset, folders.data),
+        "images": sha256(split.ids.cpu().numpy().tobytes()),
+        "views": asdict(split.how),
+        "device": split.labels.device.type,
+    }
+    mark = sha256(json.dumps(asked, sort_keys=True).encode())[:12]
+    return cache_folder() / "logits" / f"{setting.name}-{name.replace(':', '-')}-{mark}"
+
+
+def _network(setting: Workload, name: str, file: TeacherFile, split: Split, folders: Folders) -> nn.Module:
     spec = teacher_spec(setting, name)
-    if isinstance(spec, TeacherSpec):
-        model = models.build(spec.model, split.num_classes, split.image_shape[0], 0, size=split.image_shape[1])
-        model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
-    else:
-        model, _ = _read(setting, name, folders)
-    model.to(split.labels.device)
-    return Tabulated(model, split) if split.num_views == 1 else Network(model)
+    if not isinstance(spec, TeacherSpec):
+        return _read(setting, name, folders)[0]
+    model = models.build(spec.model, split.num_classes, split.image_shape[0], 0, size=split.image_shape[1])
+    model.load_state_dict(safetensors.torch.load_file(file.path), strict=True)
+    return model
 
 
 def _read(setting: Workload, name: str, folders: Folders) -> tuple[nn.Module, str]:

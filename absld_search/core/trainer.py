@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from absld_search.core import speed
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.averaging import WeightAverage, worst_class_accuracy
-from absld_search.core.data import Split
+from absld_search.core.data import Batch, Split
+from absld_search.core.finite import NonFinite as NonFinite
+from absld_search.core.finite import Watch, WatchedTeacher, require_classes, require_epoch
+from absld_search.core.graphs import Replayed
+from absld_search.core.logit_bank import Count
 from absld_search.core.losses import ClassMeans
-from absld_search.core.methods.base import Epoch, Method, Teacher
+from absld_search.core.memory import Rescue
+from absld_search.core.methods.base import AskedTeacher, Epoch, Method, Step, Teacher
 from absld_search.core.methods.knobs import knob
-
-
-class NonFinite(ArithmeticError):
-    """A number that ends the training: its text is `nonfinite:<where>@<epoch>`."""
-
-    def __init__(self, where: str, epoch: int) -> None:
-        super().__init__(f"nonfinite:{where}@{epoch}")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Optimizer and schedule, equal for all compared methods: SGD, step-wise decay."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[float, ...]  # fractions of `epochs`
-    lr_factor: float
-
-    def drops(self) -> list[int]:
-        """After which epochs the rate is multiplied by `lr_factor`."""
-        return [max(1, round(at * self.epochs)) for at in self.milestones]
+from absld_search.core.schedules import Schedule, restore, scheduler
+from absld_search.core.selection import RULES
+from absld_search.core.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,10 @@ class Options:
     averaging_start: float = knob(0.25, low=0, high=1, doc="share of the epochs before the average begins")
     averaging_floor: float = knob(0.2, low=0, high=1, doc="fawa: worst class's robust accuracy that lets weights in")
     nesterov: bool = knob(False, doc="SGD with Nesterov's momentum: the Fair-ARD and DAFA releases")
+    selection: str = knob("last", options=RULES, doc="which looked-at epoch's weights count; oracle: looks at test")
     drop_once: bool = knob(False, doc="only the first drop of the rate: the slip in ARD's, IAD's, Fair-ARD's release")
+    precision: str = knob("fp32", options=speed.PRECISIONS, doc="bf16: the student in bfloat16, losses not")
+    compile: bool = knob(False, doc="compile the student: minutes the first time, then kept in the cache folder")
 
 
 @dataclass(frozen=True)
@@ -87,18 +76,25 @@ class Trainer:
         self,
         student: nn.Module,
         method: Method,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, AskedTeacher],
         train: Split,
         schedule: Schedule,
         seed: int,
         options: Options | None = None,
         warm_up: WarmUp | None = None,
         monitor: Split | None = None,
+        how: Speed | None = None,
     ) -> None:
-        self.student, self.method, self.teachers = student, method, teachers
+        self.student, self.method, self.watch = student, method, Watch(train.labels.device)
+        self.asked = dict(teachers)
         self.train, self.schedule, self.seed = train, schedule, seed
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
+        device = train.labels.device
+        self.speed = replace(how or Speed(), compile_for=schedule.batch_size if self.options.compile else 0)
+        speed.choose(student, self.speed)
+        self.rescue = Rescue(student, device, active=device.type == "cuda" and not self.speed.graphs)
+        self.teachers: dict[str, Teacher] = {role: self._prepared(asked) for role, asked in teachers.items()}
         self.average = WeightAverage(self.options.averaging_decay)
         self.epoch = 0
         self.optimizer = torch.optim.SGD(
@@ -107,11 +103,16 @@ class Trainer:
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
             nesterov=self.options.nesterov,
+            foreach=True,  # a call for all parameters, on the CPU too
         )
-        drops = schedule.drops()[:1] if self.options.drop_once else schedule.drops()
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, drops, schedule.lr_factor)
+        self.scheduler = scheduler(schedule, self.optimizer, self.options.drop_once)
         for each in (method, *([warm_up.method] if warm_up else [])):
-            each.setup(train.num_classes, train.labels.device)
+            each.setup(train.num_classes, device)
+
+    def _prepared(self, asked: AskedTeacher) -> Teacher:
+        """A teacher as methods see it."""
+        watched = WatchedTeacher(asked, self.watch)
+        return watched if self.options.precision == "fp32" else speed.InFloat(watched, self.train.labels.device)
 
     @property
     def deployed(self) -> nn.Module:
@@ -128,11 +129,15 @@ class Trainer:
         number = self.epoch + 1
         method = self._method(number)
         method.start_epoch(self._epoch(number), self._measured(method, number))
+        for asked in self.asked.values():
+            asked.start_epoch(number)
         torch.manual_seed(self.seed * 2_000_003 + number)
         rate = self.optimizer.param_groups[0]["lr"]
         means = self._batches(method, number)
         self.scheduler.step()
+        require_epoch(self.watch, means, number)
         logged = method.end_epoch({**means.means(), "count": means.count}, self._epoch(number))
+        require_classes(logged, means.count, number)
         self._take_average(number)
         self.epoch = number
         return EpochEnd(number, self._metrics(means, logged, rate))
@@ -142,16 +147,29 @@ class Trainer:
 
     def _batches(self, method: Method, number: int) -> ClassMeans:
         self.student.train()
+        self.watch.begin()
         means = ClassMeans(self.train.num_classes, self.train.labels.device)
+        step: Callable[[Batch], None] = lambda batch: self._step(method, means, batch)  # noqa: E731
+        if self.speed.graphs and method.repeatable() and self.train.labels.is_cuda:
+            step = Replayed(step, self.schedule.batch_size)
         for batch in self.train.batches(self.schedule.batch_size, self.seed, number, method.class_sampling):
-            loss, per_sample = method.step(self.student, self.teachers, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            means.add(batch.y, {**per_sample, "loss": loss.detach().expand(len(batch.y))})
-        if not math.isfinite(means.overall()["loss"]):
-            raise NonFinite("loss", number)
+            step(batch)
         return means
+
+    def _step(self, method: Method, means: ClassMeans, batch: Batch) -> None:
+        """One batch. Nothing in here waits for the device."""
+        found = self.rescue.run(method, partial(self._gradients, method, batch))
+        self.optimizer.step()
+        means.add(batch.y, {**found.per_sample, "loss": found.loss.detach().expand(len(batch.y))})
+        self.watch.end_step(found)
+
+    def _gradients(self, method: Method, batch: Batch) -> Step:
+        """A method's step on one batch, and its gradient in the student's parameters."""
+        with speed.autocast(batch.x.device, self.options.precision):
+            found = method.step(self.student, self.teachers, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        found.loss.backward()
+        return found
 
     def _measured(self, method: Method, number: int) -> dict[str, Tensor] | None:
         """Class means of what the method measures before an epoch. Draws from a generator state of its own:
@@ -166,11 +184,12 @@ class Trainer:
             for rows in torch.arange(len(split), device=split.labels.device).split(self.schedule.batch_size):
                 batch = split.at(rows)
                 means.add(batch.y, method.measure(self.student, batch))
+        require_classes(means.means(), means.count, number, "measured-")
         return {**means.means(), "count": means.count}
 
     def _take_average(self, number: int) -> None:
         options, method = self.options, self.method
-        started = number > round(options.averaging_start * self.schedule.epochs)
+        started = number > round(options.averaging_start * self.schedule.horizon)
         if options.averaging == "none" or not started:
             return
         if options.averaging == "fawa":
@@ -181,14 +200,15 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         """Where the method of epoch `number` stands, counted from where it took over."""
-        now = self.optimizer.param_groups[0]["lr"] / self.schedule.learning_rate
+        now = self.schedule.lr_scale(number, self.optimizer.param_groups[0]["lr"])
         first = self.warm_up.epochs if self.warm_up else 0
         if number <= first:
             return Epoch(number, first, now)
-        return Epoch(number - first, self.schedule.epochs - first, now)
+        return Epoch(number - first, self.schedule.horizon - first, now)
 
     def _metrics(self, means: ClassMeans, logged: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         found = {"learning_rate": rate, "train/loss": means.overall()["loss"]}
+        found |= {"memory/on_host": 1.0} if self.rescue.on_host else {}
         named = {"adv_correct": "train/robust_accuracy", "clean_correct": "train/clean_accuracy"}
         for signal, name in named.items():
             if signal in means.sums:
@@ -208,6 +228,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "warm_up": self.warm_up.method.state_dict() if self.warm_up else {},
             "average": self.average.state_dict(),
+            "counts": {role: asdict(asked.count) for role, asked in self.asked.items()},  # no part of any number
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -215,11 +236,13 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        restore(self.scheduler, state["scheduler"])
         self.method.load_state_dict(state["method"])
         if self.warm_up:
             self.warm_up.method.load_state_dict(state["warm_up"])
         self.average.load_state_dict(state["average"])
+        for role, count in state.get("counts", {}).items():
+            self.asked[role].count = Count(**count)
 
 
 def by_class(name: str, values: Tensor) -> dict[str, float]:

@@ -7,6 +7,8 @@ RandomHorizontalFlip and ToTensor for the same choice.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,12 +30,11 @@ def draw(ids: Tensor, epoch: int, stream: int, how: Augmentation) -> Tensor:
 
 def gather(pixels: Tensor, rows: Tensor, view: Tensor, how: Augmentation) -> Tensor:
     """The views (B, ch, H, W) of `rows` of uint8 pixels (N, ch, H, W), as floats in [0, 1]."""
-    (height, width), crops, span = pixels.shape[-2:], _crops(how), 2 * how.padding + 1
-    corner = (view + crops // 2) % crops  # so that view 0 is the crop in the middle
-    windows = _padded(pixels[rows], how).unfold(2, height, 1).unfold(3, width, 1)  # (B, ch, span, span, H, W)
-    batch = torch.arange(len(rows), device=rows.device)
-    found = windows[batch, :, corner // span, corner % span]
-    return as_floats(torch.where((view >= crops)[:, None, None, None], found.flip(-1), found))
+    channels, height, width = pixels.shape[1:]
+    seen = _sources(how, height, width, pixels.device).index_select(0, view)  # (B, H * W); four times as fast as [view]
+    flat = F.pad(pixels.index_select(0, rows).flatten(2), (0, 1))  # one black pixel more, which the padding shows
+    found = flat.gather(2, seen[:, None].expand(-1, channels, -1))
+    return as_floats(found.view(-1, channels, height, width))
 
 
 def cut_out(x: Tensor, ids: Tensor, epoch: int, stream: int, size: int) -> Tensor:
@@ -55,13 +56,18 @@ def _crops(how: Augmentation) -> int:
     return (2 * how.padding + 1) ** 2
 
 
-def _padded(x: Tensor, how: Augmentation) -> Tensor:
-    """uint8 images with `padding` more pixels on each side; torch mirrors no uint8 itself."""
-    edge = how.padding
-    if how.fill == "zero":
-        return F.pad(x, (edge, edge, edge, edge))
-    ys, xs = (_mirrored(torch.arange(-edge, size + edge, device=x.device), size) for size in x.shape[-2:])
-    return x[:, :, ys][:, :, :, xs]
+@lru_cache(maxsize=8)
+def _sources(how: Augmentation, height: int, width: int, device: torch.device) -> Tensor:
+    """Where in the image each pixel of each view comes from, (views, H * W); H * W where it is black padding."""
+    span, crops = 2 * how.padding + 1, _crops(how)
+    view = torch.arange(crops * (2 if how.flip else 1), device=device)
+    corner = (view + crops // 2) % crops  # so that view 0 is the crop in the middle
+    ys = (corner // span - how.padding)[:, None] + torch.arange(height, device=device)
+    across = torch.arange(width, device=device).expand(len(view), -1)
+    xs = (corner % span - how.padding)[:, None] + torch.where(view[:, None] >= crops, across.flip(1), across)
+    inside = _inside(ys, height)[:, :, None] & _inside(xs, width)[:, None, :]
+    places = _mirrored(ys, height)[:, :, None] * width + _mirrored(xs, width)[:, None, :]
+    return (places if how.fill == "reflect" else torch.where(inside, places, height * width)).flatten(1)
 
 
 def _mirrored(coordinates: Tensor, size: int) -> Tensor:

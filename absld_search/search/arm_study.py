@@ -15,8 +15,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from absld_search.search import samplers
-from absld_search.search.ledger import BUSY_SECONDS
+from absld_search.core import faults
+from absld_search.search import reaping, samplers
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
 
@@ -24,12 +24,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 # Named objectives and grouped sampling are "experimental" in Optuna 5; the version is pinned, so nobody need read it.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 BUDGET, SUPERSEDES = "budget", "supersedes"
-
-
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """The study's database as Optuna sees it."""
-    waiting = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=waiting)
 
 
 class Seen(NamedTuple):
@@ -65,6 +59,7 @@ class ArmStudy:
         if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
             self.study.enqueue_trial(self._proposal(seen))
         trial = self.study.ask()
+        faults.at("optuna.after_ask")
         self.live[trial.number] = trial
         return trial.number, self._sampled(trial)
 
@@ -95,6 +90,7 @@ class ArmStudy:
         trial = self.live.pop(number, None) or self._again(number)
         if trial is None:
             return
+        faults.at("optuna.before_tell")
         if values is None or not all(math.isfinite(value) for value in values.values()):
             self.study.tell(trial, state=TrialState.FAIL)
             return
@@ -123,11 +119,7 @@ class ArmStudy:
 
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
-        frozen = self._trials()[number]
-        self.study.tell(number, state=TrialState.FAIL)
-        point = frozen.system_attrs.get("fixed_params") or frozen.params
-        if point:
-            self.study.enqueue_trial(point)
+        reaping.drop(self.study, number)
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""

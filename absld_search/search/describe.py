@@ -24,6 +24,7 @@ def opening(plan: Plan) -> str:
             f"  question   {request.question}",
             f"  workload   {setting.summary}",
             f"  arms       {tuned} trials, {plan.sampler} sampler, {len(plan.search_seeds)} seed(s) each, on val",
+            f"  optimises  {', '.join(plan.objectives)}, of the same images and attack noise in every trial",
             f"  confirm    {_confirm(plan)}",
             *(f"  {line}" for line in [*_limits(plan), *_warnings(plan)]),
             f"  results    {plan.folder}",

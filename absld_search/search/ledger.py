@@ -7,18 +7,21 @@ same database, but a finished Optuna trial can't be changed any more, so the who
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
+from absld_search.core import faults
+from absld_search.search.database import connect, one_of_us_does, sqlite_url
 from absld_search.words import UsageError
 
-SCHEMA_VERSION = "1"
+__all__ = ["Ledger", "connect", "sqlite_url"]
+SCHEMA_VERSION = "2"  # 2: trainings count their losses, drivers have leases
 WAITING, RUNNING, COMPLETE, FAILED = "WAITING", "RUNNING", "COMPLETE", "FAILED"
 STOPPED, INFEASIBLE = "STOPPED", "INFEASIBLE"  # of trials: not trained to the end; a constraint is broken
-BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
+FINAL = (COMPLETE, FAILED, STOPPED, INFEASIBLE)
 
 _metadata = sa.MetaData()
 _facts = sa.Table(
@@ -56,22 +59,12 @@ _trainings = sa.Table(
     sa.Column("state", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False, default=""),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("losses", sa.Integer, nullable=False, default=0, server_default="0"),  # attempts the machine ended
     sa.Column("epochs", sa.Integer, nullable=False, default=0),
     sa.Column("seconds", sa.Float),
     sa.Column("metrics", sa.JSON),
 )
 Row = dict[str, Any]
-
-
-def sqlite_url(path: Path) -> str:
-    """The database URL of a file."""
-    return f"sqlite:///{path.resolve()}"
-
-
-def connect(url: str) -> sa.Engine:
-    """An engine that waits for another process's lock instead of failing."""
-    arguments = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
-    return sa.create_engine(url, connect_args=arguments)
 
 
 def as_json(value: Any) -> Any:
@@ -92,21 +85,52 @@ def read_facts(connection: sa.Connection, study: str, prefix: str) -> dict[str, 
     return {key.removeprefix(prefix): json.loads(value) for key, value in connection.execute(query)}
 
 
+def check_version(found: str | None) -> None:
+    """Raises: UsageError where a newer program made the study; an older one's is brought up when it is opened."""
+    if found is not None and int(found) > int(SCHEMA_VERSION):
+        raise UsageError(
+            f"study: its database has schema version {found}, this program knows {SCHEMA_VERSION} and older. "
+            "A newer absld_search made it: use that one, or give another name with --study."
+        )
+
+
 class Ledger:
     """All reading and writing of the study's own tables. Every method is one transaction."""
 
-    def __init__(self, url: str, study: str) -> None:
-        self.url, self.study, self.engine = url, study, connect(url)
-        _metadata.create_all(self.engine)
-        version = self.fact("schema_version", SCHEMA_VERSION)
-        if version != SCHEMA_VERSION:
-            raise UsageError(f"study: its database has schema version {version}, this program {SCHEMA_VERSION}.")
+    def __init__(self, url: str, study: str, fence: Callable[[sa.Connection], None] = lambda _: None) -> None:
+        """`fence` is asked before every commit, in its transaction, and raises where the study is not ours any more."""
+        self.url, self.study, self.engine, self.fence = url, study, connect(url), fence
+        one_of_us_does(lambda: _metadata.create_all(self.engine))
+        check_version(self.known("schema_version"))
+        self._bring_up()
+
+    def _bring_up(self) -> None:
+        """From any older schema to this one: what it lacks is added, nothing is lost."""
+        columns = {column["name"] for column in sa.inspect(self.engine).get_columns(_trainings.name)}
+        if "losses" in columns and self.known("schema_version") == SCHEMA_VERSION:
+            return
+        with self._writing() as connection:
+            if "losses" not in columns:
+                added = f"ALTER TABLE {_trainings.name} ADD COLUMN losses INTEGER NOT NULL DEFAULT 0"
+                connection.execute(sa.text(added))
+            version = {"study": self.study, "key": "schema_version", "value": json.dumps(SCHEMA_VERSION)}
+            mine = (_facts.c.study == self.study) & (_facts.c.key == "schema_version")
+            if not connection.execute(_facts.update().where(mine).values(version)).rowcount:
+                connection.execute(_facts.insert().values(version))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self.engine.begin() as connection:
+            yield connection
+            faults.at("ledger.before_commit")
+            self.fence(connection)
+        faults.at("ledger.after_commit")
 
     def fact(self, key: str, default: Any) -> Any:
         """The value stored under `key`; the first to ask stores `default` there."""
-        with self.engine.begin() as connection:
-            found = read_fact(connection, self.study, key)
-            if found is None:
+        found = self.known(key)
+        if found is None:
+            with self._writing() as connection:
                 row = {"study": self.study, "key": key, "value": json.dumps(default)}
                 connection.execute(_facts.insert().values(row))
         return as_json(default) if found is None else found
@@ -118,21 +142,21 @@ class Ledger:
 
     def add_trial(self, trial: Row, jobs: Iterable[Row]) -> None:
         """A new trial and the trainings it needs, together or not at all; trainings that exist are shared."""
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             row = {"study": self.study, "state": WAITING, "reason": "", "confirmed": False, **trial}
             connection.execute(_trials.insert().values(row))
             self._queue(connection, jobs)
 
     def add_trainings(self, jobs: Iterable[Row]) -> None:
         """Queue trainings; those that exist stay as they are."""
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             self._queue(connection, jobs)
 
-    def take(self) -> Row | None:
-        """The next waiting training, now RUNNING and one attempt older; None when nothing waits."""
-        with self.engine.begin() as connection:
-            waiting = self._of(_trainings, {"state": WAITING}).order_by(_trainings.c.position).limit(1)
-            row = connection.execute(waiting).mappings().first()
+    def take(self, leave: Collection[str] = ()) -> Row | None:
+        """The next waiting training, now RUNNING and one attempt older; None when none waits but those to `leave`."""
+        with self._writing() as connection:
+            waiting = self._of(_trainings, {"state": WAITING}).where(_trainings.c.training.not_in(list(leave)))
+            row = connection.execute(waiting.order_by(_trainings.c.position).limit(1)).mappings().first()
             if row is None:
                 return None
             changes = {"state": RUNNING, "attempts": row["attempts"] + 1}
@@ -141,24 +165,24 @@ class Ledger:
 
     def requeue(self) -> int:
         """What a dead driver left RUNNING waits again, with its attempts kept; how many there were."""
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             return self._change(connection, _trainings.c.state, RUNNING, {"state": WAITING})
 
     def forget_waiting(self, stage: str, keep: Iterable[int]) -> None:
         """Take waiting trainings of a stage off the queue whose seed is no longer asked for."""
         table = _trainings
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             mine = (table.c.study == self.study) & (table.c.stage == stage) & (table.c.state == WAITING)
             connection.execute(table.delete().where(mine, table.c.seed.not_in(list(keep))))
 
     def finish_training(self, training: str, **changes: Any) -> None:
         """Its final state, reason, epochs, seconds and metrics."""
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             self._change(connection, _trainings.c.training, training, changes)
 
     def finish_trial(self, trial: str, **changes: Any) -> None:
         """Its state, reason and objectives, or that it was confirmed."""
-        with self.engine.begin() as connection:
+        with self._writing() as connection:
             self._change(connection, _trials.c.trial, trial, changes)
 
     def trials(self, **equal: Any) -> list[Row]:

@@ -1,10 +1,15 @@
-"""Keeps the MLflow mirror true to the ledger. MLflow may be away: the study never waits for it."""
+"""Keeps the MLflow mirror true to the ledger. MLflow may be away, slow or hang: nothing of the study waits for it.
+
+The driver only notes what has changed; a thread reads it from the ledger and the trainings' epoch logs, and repeats it
+to MLflow until it has arrived. So the spool is what is on disk anyway, and whatever MLflow has not heard when the
+process ends, the next start of the study tells it: the same command again, also of a study that is done.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,21 +17,25 @@ from filelock import FileLock
 
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
-from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger, Row
+from absld_search.search.background import Background
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import CONFIRM, FINAL, JUDGED, front_trials
+from absld_search.search.queue import CONFIRM, JUDGED, front_trials
 from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
+OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
+LOCK_SECONDS = 60.0
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
     **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
 }  # fmt: skip
+JUDGED_TRIALS = (COMPLETE, INFEASIBLE)  # those trained to their end
+Rows = list[tuple[int, dict[str, float]]]
 
 
 class Mirroring:
-    """An observer that repeats the ledger to MLflow. While MLflow is away it keeps silent, and catches up at the end;
-    what it then can't say, the next start of the study says."""
+    """An observer that repeats the ledger to MLflow, in the background."""
 
     def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
         self.plan, self.ledger, self.say = plan, ledger, say
@@ -36,20 +45,20 @@ class Mirroring:
         request = plan.request
         self.mirror = Mirror(request.tracking_uri, request.study, artifacts, plan.objectives, tuned, identity)
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
-        self.told: set[str] = set()  # trainings whose end MLflow knows
-        self.away = False
+        self.background = Background(self._failed, self._told)
+        self.opening = self.opened = self.away = False
 
     def open(self) -> None:
-        """Make or find the experiment. Raises: UsageError where it was deleted, for only a person knows what to do."""
-        self._try(self._open)
+        """Make or find the experiment, and begin to tell what earlier starts could not.
 
-    def _open(self) -> None:
-        # MLflow makes its database without a lock: of two studies that start at once, one would die.
-        with FileLock(self.plan.request.out / "mlflow.lock"):
-            try:
-                self.mirror.open()
-            except ValueError as error:
-                raise UsageError(masked(str(error))) from None
+        Raises: UsageError where the experiment was deleted, for only a person knows what to do.
+        """
+        self.opening = True
+        self.catch_up()
+        error = self.background.wait("everything", OPEN_SECONDS)
+        self.opening = False
+        if isinstance(error, UsageError):
+            raise error
 
     def started(self, training: Row) -> None:
         self.sent[training["training"]] = time.monotonic()
@@ -57,93 +66,141 @@ class Mirroring:
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
         if time.monotonic() - self.sent.get(training, 0.0) >= FLUSH_SECONDS:
             self.sent[training] = time.monotonic()
-            (row,) = self.ledger.trainings(training=training)
-            self._try(lambda: self._training(row))
+            self._ask_training(training)
 
     def training_done(self, training: Row) -> None:
         self.sent.pop(training["training"], None)
-        self._try(lambda: self._training(training))
+        self._ask_training(training["training"])
 
     def trial_done(self, trial: Row) -> None:
-        self._try(lambda: self._trial_end(trial))
-        self._try(self._fronts)
+        self._ask_trial(trial["trial"])
+        self._ask("fronts", self._fronts)
 
     def catch_up(self) -> None:
-        """Everything in the ledger is in MLflow afterwards, unless it is away."""
-        self.away = False
-        self._try(self._all)
+        """Have everything in the ledger that MLflow lacks told to it."""
+        self._ask("everything", self._everything)
 
     def answer(self, files: list[Path], metrics: Mapping[str, float], sentence: str) -> None:
         """The report's files into the run of kind `answer`."""
-        self._try(lambda: self.mirror.answer(files, metrics, sentence))
+        self._ask("answer", lambda: self.mirror.answer(files, metrics, sentence))
 
-    def _all(self) -> None:
-        self._open()
+    def close(self, seconds: float) -> bool:
+        """Wait until MLflow is up to date, at most `seconds`, and not for a server that is away; whether it is.
+        Nothing is told afterwards."""
+        done = self.background.drain(seconds)
+        self.background.stop()
+        if not done:
+            self.say(f"{self._name()} is not up to date; the next start of the study (the same command) sees to it")
+        return done
+
+    def _ask(self, key: str, action: Callable[[], object]) -> None:
+        def task() -> None:
+            self._open()
+            action()
+
+        self.background.ask(key, task)
+
+    def _ask_training(self, key: str) -> None:
+        self._ask(f"training {key}", lambda: self._training(key))
+
+    def _ask_trial(self, name: str) -> None:
+        self._ask(f"trial {name}", lambda: self._trial_end(name))
+
+    def _open(self) -> None:
+        if self.opened:
+            return
+        # MLflow makes its database without a lock: of two studies that start at once, one would die.
+        with FileLock(self.plan.request.out / "mlflow.lock", timeout=LOCK_SECONDS):
+            try:
+                self.mirror.open()
+            except ValueError as error:
+                raise UsageError(masked(str(error))) from None
+        self.opened = True
+
+    def _everything(self) -> None:
+        self.mirror.look_again()
         for training in self.ledger.trainings():
-            if training["state"] in FINAL and not self._told(training["training"]):
-                self._training(training)
+            if training["state"] in FINAL and not self._has_heard(training["training"], training):
+                self._ask_training(training["training"])
         for trial in self.ledger.trials():
-            self._trial(trial)
-            if trial["state"] in FINAL:
-                self._trial_end(trial)
-        self._fronts()
+            if trial["state"] not in FINAL or not self._has_heard(trial["trial"], trial, self._values(trial)):
+                self._ask_trial(trial["trial"])
+        self._ask("fronts", self._fronts)
 
-    def _told(self, training: str) -> bool:
-        return training in self.told or self.mirror.closed(training)
+    def _has_heard(self, key: str, row: Row, values: Mapping[str, float] | None = None) -> bool:
+        told = row["metrics"] or {} if values is None else values
+        return self.mirror.knows(key, told, STATUS[row["state"]])
 
-    def _trial(self, trial: Row) -> None:
+    def _run(self, trial: Row) -> None:
         tags = {"arm": trial["arm"], "config": trial["config"]}
         self.mirror.trial(trial["trial"], trial["trial"], trial["words"], tags)
 
-    def _trial_end(self, trial: Row) -> None:
+    def _trial_end(self, name: str) -> None:
         """Its curves, its values on val and, if it was confirmed, on test, all as means over seeds."""
-        self._trial(trial)
-        rows = [row for row in self.ledger.trainings(config=trial["config"]) if row["state"] == COMPLETE]
-        search = [row for row in rows if row["stage"] in JUDGED]
-        values = _means([row["metrics"] for row in search], list(NAMES))
+        (trial,) = self.ledger.trials(trial=name)
+        self._run(trial)
+        if trial["state"] in JUDGED_TRIALS:
+            self.mirror.epochs(name, *self._curves(self._complete(trial, JUDGED)))
+        if trial["state"] in FINAL:
+            self.mirror.finish(name, self._values(trial), STATUS[trial["state"]], trial["reason"])
+
+    def _complete(self, trial: Row, stages: Collection[str]) -> list[Row]:
+        rows = self.ledger.trainings(config=trial["config"], state=COMPLETE)
+        return [row for row in rows if row["stage"] in stages]
+
+    def _values(self, trial: Row) -> dict[str, float]:
+        if trial["state"] not in JUDGED_TRIALS:
+            return {}  # the mean over the seeds that survived would flatter; on a rung, none is like the others'
+        values = _means([row["metrics"] for row in self._complete(trial, JUDGED)], list(NAMES))
         if trial["confirmed"]:
-            confirm = [row["metrics"] for row in rows if row["stage"] == CONFIRM]
+            confirm = [row["metrics"] for row in self._complete(trial, [CONFIRM])]
             values |= _means(confirm, [f"test/{name}" for name in NAMES])
-        self.mirror.epochs(trial["trial"], self._curves(search))
-        self.mirror.finish(trial["trial"], values, STATUS[trial["state"]], trial["reason"])
+        return values
 
-    def _curves(self, trainings: list[Row]) -> list[tuple[int, dict[str, float]]]:
-        """The objectives epoch by epoch, where val was looked at: what the front's charts draw."""
-        logs = [self._log(row).read() for row in trainings]
+    def _curves(self, trainings: list[Row]) -> tuple[Rows, dict[int, int]]:
+        """The objectives epoch by epoch, where val was looked at: what the front's charts draw; and when that was."""
+        files = [self._log(row["training"]) for row in trainings]
+        logs, times = [file.read() for file in files], [file.times() for file in files]
         epochs = sorted(set.intersection(*(set(log) for log in logs))) if logs else []
-        return [(epoch, _means([log[epoch] for log in logs], list(self.plan.objectives))) for epoch in epochs]
+        means = [(epoch, _means([log[epoch] for log in logs], list(self.plan.objectives))) for epoch in epochs]
+        return means, {epoch: max(time.get(epoch, 0) for time in times) for epoch in epochs}
 
-    def _training(self, training: Row) -> None:
+    def _training(self, key: str) -> None:
         """Its child run with all epochs so far, and its end."""
+        (training,) = self.ledger.trainings(training=key)
         for trial in self.ledger.trials(config=training["config"])[:1]:
-            self._trial(trial)
+            self._run(trial)
             name = f"{trial['trial']} seed {training['seed']}"
             tags = {"arm": trial["arm"], "seed": str(training["seed"]), "stage": training["stage"]}
-            self.mirror.training(training["training"], trial["trial"], name, tags)
-            self.mirror.epochs(training["training"], list(self._log(training).read().items()))
+            self.mirror.training(key, trial["trial"], name, tags)
+            log = self._log(key)
+            self.mirror.epochs(key, list(log.read().items()), log.times())
             if training["state"] in FINAL:
                 status = STATUS[training["state"]]
-                self.mirror.finish(training["training"], training["metrics"] or {}, status, training["reason"])
-                self.told.add(training["training"])
+                self.mirror.finish(key, training["metrics"] or {}, status, training["reason"])
+        if training["stage"] == CONFIRM:
+            for trial in self.ledger.trials(config=training["config"], confirmed=True):
+                self._ask_trial(trial["trial"])  # its means on test have changed
 
-    def _log(self, training: Row) -> EpochLog:
-        return EpochLog(self.plan.folder / "trainings" / training["training"] / "epochs.jsonl")
+    def _log(self, training: str) -> EpochLog:
+        return EpochLog(self.plan.folder / "trainings" / training / "epochs.jsonl")
 
     def _fronts(self) -> None:
         self.mirror.mark_fronts(*front_trials(self.plan, self.ledger.trials()))
 
-    def _try(self, action: Callable[[], object]) -> None:
-        if self.away:
-            return
-        try:
-            action()
-        except UsageError:
-            raise
-        except Exception as error:  # whatever MLflow or its database throws must not stop a training
+    def _failed(self, error: Exception) -> None:
+        if not self.away and not (self.opening and isinstance(error, UsageError)):  # which `open` raises
             self.away = True
-            uri = self.plan.request.tracking_uri
-            complaint = f"MLflow at {uri} is away; the study goes on, MLflow catches up later: {error}"
-            self.say(masked(complaint))
+            said = f"{self._name()} is away; the study goes on, MLflow catches up later: {error}"
+            self.say(masked(said))
+
+    def _told(self) -> None:
+        if self.away:
+            self.away = False
+            self.say(f"{self._name()} answers again and is up to date")
+
+    def _name(self) -> str:
+        return masked(f"MLflow at {self.plan.request.tracking_uri}")
 
 
 def _means(rows: list[dict[str, float]], names: list[str]) -> dict[str, float]:

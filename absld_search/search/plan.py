@@ -59,6 +59,7 @@ class Request:
     show: str = ""  # the command that opens the front
     data_dir: str = ""
     teacher_dir: str = ""
+    forked_from: str = ""  # the study that this one would be, were it not different
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,7 @@ def _may_be(arm: Arm, name: str) -> list[dict[str, Value]]:
 def resolve(request: Request, space: SearchSpace) -> Plan:
     """The plan for a request. Raises: UsageError naming the field that is wrong."""
     setting = workload(request.workload)
-    for name, direction in space.objectives.items():
-        require_known("objective", name, MEASURED)
-        if metrics.NAMES[name] != direction:
-            raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
+    objectives = _objectives(space, setting)
     trials = _trials(request, setting)
     arms = tuple(_arm(space, name, request, setting, trials) for name in space.arms)
     confirm = range(CONFIRM_SEEDS_FROM, CONFIRM_SEEDS_FROM + (8 if request.seeds is None else request.seeds))
@@ -159,13 +157,25 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     stopping = require_known("--stopping", request.stopping, scheduler.STOPPING)
     search = tuple(range(request.search_seeds))
     limits = _constraints(request, space)
-    plan = Plan(request, setting, dict(space.objectives), arms, tuple(confirm), search, sampler, limits, stopping)
+    plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler, limits, stopping)
     for arm in arms:
         if stopping != "none" and "epochs" in arm.tuned:
             raise UsageError(f"--stopping {stopping}: epochs is tuned, so trainings have no common length to stop at.")
         _check_corners(plan, arm)
         plan.rungs(arm)
     return plan
+
+
+def _objectives(space: SearchSpace, setting: Workload) -> dict[str, str]:
+    """What is optimised: the space's own, or the tail of the classes and the mean. Raises: UsageError."""
+    if space.objectives is None:
+        num_classes, *_ = data.shape(setting.dataset)
+        return {metrics.tail_objective(num_classes): "max", "robust_accuracy": "max"}
+    for name, direction in space.objectives.items():
+        require_known("objective", name, MEASURED)
+        if metrics.NAMES[name] != direction:
+            raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
+    return dict(space.objectives)
 
 
 def _trials(request: Request, setting: Workload) -> int:

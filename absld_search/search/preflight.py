@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from absld_search.core import datasets, teachers
+from absld_search.core import data, datasets, models, teachers
 from absld_search.core.files import cache_folder
 from absld_search.search import ledger as ledgers
+from absld_search.search import resources
 from absld_search.search.plan import Plan
 from absld_search.words import UsageError, masked
+
+VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
+ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and Ray's own
 
 
 def check(plan: Plan) -> None:
@@ -22,9 +27,11 @@ def check(plan: Plan) -> None:
     _check_numbers(plan)
     _check_device(plan)
     _check_writable("--out", plan.folder)
+    _check_own(plan)
     _check_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
-    _check_storage(plan)
+    check_storage(plan)
+    check_space(plan)
 
 
 def download(plan: Plan) -> None:
@@ -55,7 +62,7 @@ def _check_device(plan: Plan) -> None:
     request = plan.request
     if request.address:
         return _check_address(request.address)
-    cores = os.cpu_count() or 1
+    cores = resources.cores()
     if request.cpus_per_trial > cores:
         raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
     if request.gpus_per_trial > 0 or request.device == "cuda":
@@ -84,14 +91,38 @@ def _gpus() -> int:
 
 def _check_writable(flag: str, folder: Path) -> None:
     """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
-    place = folder.absolute()
     try:
-        while not place.exists():
-            place = place.parent
+        place = _existing(folder)
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
+        place = Path(error.filename or folder)
         raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest parent that there is."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def _check_own(plan: Plan) -> None:
+    """A study's folder lies where it seems to lie, and holds what its user put there."""
+    folder = plan.folder
+    if folder.is_symlink():
+        raise UsageError(f"--study: {folder} is a link; a study's folder lies in --out itself.")
+    if not folder.exists():
+        return
+    found = folder.stat()
+    if os.geteuid() != 0 and found.st_uid != os.geteuid():
+        raise UsageError(f"--study: {folder} belongs to user {found.st_uid}; give another name with --study or --out.")
+    if found.st_mode & 0o022:
+        raise UsageError(
+            f"--study: others may write into {folder}, so what is in it may not be yours. Look at it, then "
+            f"`chmod 700 {folder}`."
+        )
 
 
 def _check_data(plan: Plan) -> None:
@@ -102,35 +133,104 @@ def _check_data(plan: Plan) -> None:
         teachers.require(plan.setting, name, plan.folders)
 
 
-def _check_storage(plan: Plan) -> None:
-    """The database can be reached, and what is in it under this name is the same study."""
+def check_space(plan: Plan) -> None:
+    """What the study will come to fits on the disk. Raises: UsageError with both numbers."""
+    place = _existing(plan.folder)
+    free, needed = shutil.disk_usage(place).free, bytes_needed(plan)
+    if free < needed:
+        raise UsageError(f"--out: {place} has {free / 1e9:.1f} GB free, this study needs about {needed / 1e9:.1f} GB.")
+
+
+def bytes_needed(plan: Plan) -> int:
+    """An estimate, on the safe side: a student and a verdict per image for each training that is left, three states
+    of student and optimizer (two kept, one being written) for each that runs, and what everything else takes."""
+    seeds = len(plan.confirm_seeds)
+    trainings = sum(arm.trials for arm in plan.arms) * len(plan.search_seeds) + len(plan.arms) * seeds
+    left = max(0, trainings - len(list(plan.folder.glob("trainings/*/result.json"))))
+    at_once = plan.request.max_concurrent or int(resources.cores() / plan.request.cpus_per_trial) or 1
+    state = 4 * _parameters(plan)  # bytes of the weights; the optimizer's momentum and an average are as large each
+    return left * (state + VERDICTS) + min(left, at_once) * 3 * 3 * state + ROOM
+
+
+def _parameters(plan: Plan) -> int:
+    import torch
+
+    classes, channels, size = data.shape(plan.setting.dataset)
+    with torch.device("meta"):  # shapes only: nothing is drawn
+        student = models.build(plan.setting.student, classes, channels, seed=0, size=size)
+    return sum(parameter.numel() for parameter in student.parameters())
+
+
+def check_storage(plan: Plan) -> None:
+    """The database can be reached and is whole, and what is in it under this name is the same study.
+
+    Raises: UsageError; Differs where it is another study.
+    """
     url = plan.request.storage
     try:
         made = sa.make_url(url)
         if made.drivername.startswith("sqlite"):
             file = Path(made.database or "")
             if not file.exists():
+                _check_unknown(plan)
                 return _check_writable("--storage", file.parent)
         engine = ledgers.connect(url)
-        with engine.connect():
+        with engine.connect() as connection:
+            _check_whole(plan, connection)
             there = sa.inspect(engine).has_table("absld_facts")
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         reason = masked(str(error).splitlines()[0])
         raise UsageError(f"--storage: the database cannot be opened: {reason}") from None
-    if there:
-        check_fingerprints(plan, engine)
+    if not there:
+        return _check_unknown(plan)
+    with engine.connect() as connection:
+        version = ledgers.read_fact(connection, plan.request.study, "schema_version")
+    ledgers.check_version(version)
+    if version is None:
+        _check_unknown(plan)
+    check_fingerprints(plan, engine)
+
+
+def _check_whole(plan: Plan, connection: sa.Connection) -> None:
+    """A database that was cut off would lose trials, or, cut at 0, begin a new study in silence."""
+    if connection.dialect.name == "sqlite":
+        try:
+            verdict = str(connection.execute(sa.text("PRAGMA quick_check(1)")).scalar())
+        except sa.exc.DatabaseError as error:
+            if isinstance(error, sa.exc.OperationalError):
+                raise  # locked, or not to be opened: says nothing of what is in it
+            verdict = str(error.orig)
+        if verdict != "ok":
+            raise UsageError(
+                f"--storage: the database of study {plan.request.study!r} is damaged ({verdict.splitlines()[0]}). Put "
+                "a copy of it back, or begin anew with another name after --study."
+            )
+
+
+def _check_unknown(plan: Plan) -> None:
+    """The database does not know the study: then its folder must not know trainings."""
+    if any(plan.folder.glob("trainings/*/*")):
+        raise UsageError(
+            f"--storage: the database knows nothing of study {plan.request.study!r}, but {plan.folder} holds its "
+            "trainings. Put the database back, or give another name with --study."
+        )
+
+
+class Differs(UsageError):
+    """Under this name there is another study."""
 
 
 def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
-    """Raises: UsageError naming the first field that differs from what this study was made with."""
+    """Raises: Differs, naming the first field that differs from what this study was made with."""
     with engine.connect() as connection:
         stored = ledgers.read_facts(connection, plan.request.study, "fingerprint:")
     arms = {arm.name: arm for arm in plan.arms}
     for name, fingerprint in stored.items():
         if name not in arms:
-            raise UsageError(
+            raise Differs(
                 f"study {plan.request.study!r} has an arm {name!r} that the space has no more. Arms can be added, not "
-                "removed or renamed: give another name with --study."
+                "removed or renamed: give another name with "
+                "--study, or fork it with --fork-study."
             )
         _compare(plan, name, fingerprint, ledgers.as_json(plan.fingerprint(arms[name])))
 
@@ -138,8 +238,8 @@ def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
 def _compare(plan: Plan, arm: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     for name in sorted({*stored, *asked}):
         if stored.get(name) != asked.get(name):
-            raise UsageError(
+            raise Differs(
                 f"study {plan.request.study!r} was made with {name} = {stored.get(name)!r} in arm {arm!r}, "
                 f"now it is {asked.get(name)!r}. Trials, seeds and arms can be added; for anything else give "
-                "another name with --study."
+                "another name with --study, or fork it with --fork-study."
             )

@@ -56,10 +56,10 @@ class Progress:
 
     def training_done(self, training: Row) -> None:
         self.epochs.pop(training["training"], None)
-        self.fresh += 1
+        self.fresh += training["state"] in (COMPLETE, FAILED)
         if training["state"] == FAILED:
             self.say(f"{self.names[training['training']]} failed: {training['reason']}")
-        elif training["stage"] == CONFIRM and not self.console.is_terminal:
+        elif training["state"] == COMPLETE and training["stage"] == CONFIRM and not self.console.is_terminal:
             self.say(f"{self.headline()}  {self.names[training['training']]} confirmed")
 
     def trial_done(self, trial: Row) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from absld_search.search import constraints, costs, fronts, racing
-from absld_search.search.arm_study import BUDGET, ArmStudy, Seen, open_storage
+from absld_search.search.arm_study import BUDGET, ArmStudy, Seen
 from absld_search.search.halving import RUNG, SEARCH, Halving, job
-from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, WAITING, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, WAITING, Ledger, Row
+from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Arm, Plan
 
-FINAL = (COMPLETE, FAILED, STOPPED, INFEASIBLE)
 RACE, CONFIRM = "race", "confirm"
 JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
 RACE_SEEDS_FROM = 500  # seed indices that neither search nor confirm use
+TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
 
 
 class Observer(Protocol):
@@ -38,6 +41,8 @@ class Queue:
         self.halving = {arm.name: Halving(plan, arm, ledger) for arm in plan.arms}
         self.costs = costs.Costs(plan, ledger)
         self.running: set[str] = set()
+        self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
+        self.paused = ""  # why nothing more is handed out
         self._recover()
 
     def _recover(self) -> None:
@@ -55,14 +60,14 @@ class Queue:
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
-        row = self.ledger.take() if self.ready() else None
+        row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
         if row is not None:
             self.running.add(row["training"])
         return row
 
     def ready(self) -> bool:
         """Whether a training waits, after asking for new ones where none does."""
-        while not self.ledger.trainings(state=WAITING):
+        while {row["training"] for row in self.ledger.trainings(state=WAITING)} <= self.given_up():
             if not (self._promote() or self._ask() or self._race() or self._confirm()):
                 return False
         return True
@@ -73,6 +78,9 @@ class Queue:
 
     def done(self, training: str, metrics: Mapping[str, float] | None, reason: str, **facts: Any) -> list[Row]:
         """Write down how a training ended; the trials that this decides."""
+        bad = [name for name, value in (metrics or {}).items() if not math.isfinite(value)]
+        if bad:  # the last gate before the ledger, Optuna and the fronts
+            metrics, reason = None, f"nonfinite:metric-{bad[0]}@{facts.get('epochs', 0)}"
         state = FAILED if metrics is None else COMPLETE
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self.running.discard(training)
@@ -85,6 +93,27 @@ class Queue:
             self.halving[trial["arm"]].ended(trial, row)
         decided = [self._settle(trial) for trial in trials]
         return [trial for trial in decided if trial["state"] in FINAL]
+
+    def put_back(self, training: str, reason: str) -> Row:
+        """What was under way waits again and loses nothing: it goes on from its checkpoint."""
+        self.ledger.finish_training(training, state=WAITING, reason=reason)
+        self.running.discard(training)
+        return self.ledger.trainings(training=training)[0]
+
+    def machine_failed(self, training: str, reason: str) -> Row:
+        """The machine, not the configuration, ended a training: it is tried again, so often in this start, then in
+        the next ones; only after that does it count as FAILED."""
+        self.lost[training] += 1
+        losses = self.ledger.trainings(training=training)[0]["losses"] + 1
+        self.ledger.finish_training(training, losses=losses)
+        if losses < LOSSES:
+            return self.put_back(training, f"machine: {reason}")
+        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0, seconds=None)
+        return self.ledger.trainings(training=training)[0]
+
+    def given_up(self) -> set[str]:
+        """Trainings that this start does not try again."""
+        return {training for training, times in self.lost.items() if times >= TRIES}
 
     def _open(self, arm: Arm) -> bool:
         """Whether an arm may still ask for new trials."""
@@ -163,7 +192,12 @@ class Queue:
     def _settle_whole(self, trial: Row, rows: list[Row], raced: list[Row]) -> None:
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
         whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
-        missing = {f"nonfinite:{name}" for name in self.plan.objectives for metrics in good if name not in metrics}
+        missing = {
+            f"nonfinite:{name}@{row['epochs']}"
+            for name in self.plan.objectives
+            for row in rows
+            if row["state"] == COMPLETE and name not in row["metrics"]
+        }
         reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
         means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
         values = {name: means[name] for name in self.plan.objectives} if means else None

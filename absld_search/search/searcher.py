@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from absld_search.search.ledger import Row
-from absld_search.search.queue import Observer, Queue
+from absld_search.search.ledger import WAITING, Row
+from absld_search.search.queue import TRIES, Observer, Queue
 
 
 class LedgerSearcher(Searcher):
@@ -19,9 +19,9 @@ class LedgerSearcher(Searcher):
     nan RUNNING for ever, and does not know seeds; so it is not used.
     """
 
-    def __init__(self, queue: Queue, observer: Observer) -> None:
+    def __init__(self, queue: Queue, observer: Observer, say: Callable[[str], None]) -> None:
         super().__init__(metric=None, mode=None)  # Tune must not judge the metrics: the queue does
-        self.queue, self.observer = queue, observer
+        self.queue, self.observer, self.say = queue, observer, say
         self.live: dict[str, Row] = {}  # Tune's trial id -> its training
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -36,6 +36,8 @@ class LedgerSearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch has ended."""
         row = self.live[trial_id]
+        for note in result.get("notes", ()):
+            self.say(f"training {row['training']}: {note}")
         if "epoch" in result:
             self.observer.epoch(row["training"], result["epoch"], _below("metrics/", result))
 
@@ -45,7 +47,30 @@ class LedgerSearcher(Searcher):
             return
         row = self.live.pop(trial_id)
         last = dict(result or {})
-        metrics = None if error else _below("final/", last) or None
+        if last.get("full"):
+            self._pause(row, str(last["full"]))
+        elif error or last.get("lost"):
+            self._machine_failed(row, str(last.get("lost") or "its worker died"))
+        else:
+            self._ended(row, last)
+
+    def _pause(self, row: Row, reason: str) -> None:
+        """The disk is full: nothing new begins, and what has stopped is as it was at its last checkpoint."""
+        if not self.queue.paused:
+            self.say(f"{reason}: nothing new is begun, and the last whole checkpoints are kept")
+        self.queue.paused = reason
+        self.observer.training_done(self.queue.put_back(row["training"], reason))
+
+    def _machine_failed(self, row: Row, reason: str) -> None:
+        after = self.queue.machine_failed(row["training"], reason)
+        lost = self.queue.lost[row["training"]]
+        again = "is tried again" if lost < TRIES else "is tried again when the study is started again"
+        if after["state"] == WAITING:
+            self.say(f"training {row['training']}: {reason} (attempt {after['attempts']}); it {again}")
+        self.observer.training_done(after)
+
+    def _ended(self, row: Row, last: Mapping[str, Any]) -> None:
+        metrics = _below("final/", last) or None
         reason = "" if metrics else str(last.get("failed") or "crashed: see Ray's logs")
         facts = {"epochs": int(last.get("epochs", 0)), "seconds": last.get("seconds")}
         decided = self.queue.done(row["training"], metrics, reason, **facts)

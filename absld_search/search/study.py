@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
 from ray import tune
+from sqlalchemy.exc import OperationalError
 
-from absld_search.core import data, results, teachers
+from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
-from absld_search.search import tables
+from absld_search.core.views import count as view_count
+from absld_search.search import interruption, ownership, processes, resources, tables
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
+from absld_search.search.ray_session import ray_session
 from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.worker import train
-from absld_search.words import UsageError
+from absld_search.words import UsageError, masked
 
-DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, 4, 75  # exit codes
-RETRIES = 2  # of a training whose worker died
-
-
-class Held(RuntimeError):
-    """Another driver holds the study."""
+DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
+WORTH_A_WORD = 10_000_000  # bytes
+CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
 
 class Study:
     """One start of a study. Everything it knows is in the ledger."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.ledger = Ledger(plan.request.storage, plan.request.study)
+    def __init__(self, plan: Plan, lease: ownership.Lease, stop: interruption.Interruption) -> None:
+        self.plan, self.lease, self.stop = plan, lease, stop
+        self.ledger = Ledger(plan.request.storage, plan.request.study, lease.fence)
+        if plan.request.forked_from:
+            self.ledger.fact("forked_from", plan.request.forked_from)
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
@@ -57,14 +56,21 @@ class Study:
             self._data()
             self.mirroring.open()
             self._teachers()
-            with self.progress, ray_session(self.plan):
+            with self.progress, ray_session(self.plan, self.lease.token, self.stop):
                 self._tune()
+        self._still_ours()
+        self.ledger.requeue()  # what was stopped runs no more
         self.write()
         self.mirroring.catch_up()
         states = {row["state"] for row in self.ledger.trainings()}
         if states & {WAITING, RUNNING}:
             return INTERRUPTED
         return FAILED_SOME if FAILED in states else DONE
+
+    def _still_ours(self) -> None:
+        """Raises: LeaseLost."""
+        if self.lease.lost:
+            raise ownership.LeaseLost(self.lease.lost)
 
     def write(self) -> None:
         """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
@@ -74,16 +80,22 @@ class Study:
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
     def publish(self, report: Path, answer: Any) -> None:
-        """The report's files and numbers into MLflow."""
+        """The report's files and numbers into MLflow, and a last chance for it to hear of everything."""
         self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
+        left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
+        self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
 
     def closing(self, code: int) -> str:
         """Where to look next."""
         lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"]
         lines += [f"front   {self.plan.request.show}"]
         if code == INTERRUPTED:
-            lines += ["interrupted: run the same command again to continue"]
+            lines += [*self._lost(), f"{self.queue.paused or 'interrupted'}: run the same command again to continue"]
         return "\n".join(lines)
+
+    def _lost(self) -> list[str]:
+        lost = [row for row in self.ledger.trainings(state=WAITING) if row["training"] in self.queue.given_up()]
+        return [f"training {row['training']} is not finished: {row['reason']}" for row in lost]
 
     def _data(self) -> None:
         """The data are decoded before Ray starts, and are those that the study began with."""
@@ -110,26 +122,45 @@ class Study:
                     f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
                 )
 
+        self._say_logits()
+
+    def _say_logits(self) -> None:
+        """How much disk the teachers' logits come to, where that is worth a word."""
+        plan, names = self.plan, self.plan.teachers()
+        counts = data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)["counts"]
+        assert isinstance(counts, dict)
+        epochs = max(plan.config(arm.words, seed=0).schedule.epochs for arm in plan.arms)
+        streams = len({*plan.search_seeds, *plan.confirm_seeds})
+        views, classes = plan.setting.augmentation, len(counts["train"])
+        size = logit_bank.estimate(sum(counts["train"]), view_count(views), classes, epochs, streams) * len(names)
+        if size >= WORTH_A_WORD:
+            where = cache_folder() / "logits"
+            self.progress.say(f"the teachers' logits come to at most {size / 1e9:.1f} GB in {where}, until deleted")
+
     def _tune(self) -> None:
         """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
         try:
             self._fit()
         except (ray.exceptions.RayError, ray.tune.TuneError, ConnectionError) as error:
+            if why_stopped(error):
+                raise
             self.progress.say(f"Ray stopped: {error}")
 
     def _fit(self) -> None:
         request = self.plan.request
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
-        resources = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+        share = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        trainable = tune.with_parameters(train, **where)
+        trainable = tune.with_parameters(train, gpus=request.gpus_per_trial, **where)
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring, self.reuse)),
+                search_alg=LedgerSearcher(
+                    self.queue, Both(self.progress, self.mirroring, self.reuse), self.progress.say
+                ),
                 num_samples=-1,
-                max_concurrent_trials=request.max_concurrent,
+                max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
                 trial_dirname_creator=_short_name,
                 reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
             ),
@@ -137,7 +168,7 @@ class Study:
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts it
             ),
         ).fit()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -172,67 +203,38 @@ class Both:
 
 
 @contextmanager
-def held(plan: Plan) -> Iterator[None]:
-    """The study, for this driver alone, and its files for this user alone. Raises: Held, naming who has it."""
-    umask, before = os.umask(0o077), signal.signal(signal.SIGTERM, _interrupt)
-    plan.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    note = plan.folder / "driver.json"
+def held(plan: Plan) -> Iterator[Study]:
+    """The study, for this driver alone, and its files for this user alone. Raises: ownership.Held."""
+    umask, token = os.umask(0o077), list[ownership.Lease]()
+
+    def clean_up() -> None:
+        for lease in token:
+            lease.release()
+            processes.kill_marked(lease.token)
+
     try:
-        with FileLock(plan.folder / "driver.lock", timeout=0):
-            results.write_json(note, {"pid": os.getpid(), "host": socket.gethostname()})
-            try:
-                yield
-            finally:
-                note.unlink(missing_ok=True)
-    except Timeout:
-        raise Held(f"study {plan.request.study!r} is held by another driver: {_read(note)}") from None
+        with interruption.Interruption(clean_up) as stop:
+            request = plan.request
+            on_lost = partial(os.kill, os.getpid(), signal.SIGTERM)
+            with ownership.held(request.storage, request.study, plan.folder, on_lost) as lease:
+                token.append(lease)
+                yield Study(plan, lease, stop)
     finally:
         os.umask(umask)
-        signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: object) -> None:
-    """A SIGTERM outside Ray's own loop is a Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def _read(note: Path) -> str:
-    with suppress(OSError, ValueError, KeyError):
-        holder = json.loads(note.read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    return "nobody knows which"
-
-
-@contextmanager
-def ray_session(plan: Plan) -> Iterator[None]:
-    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does."""
-    if ray.is_initialized():  # whoever started it in this process ends it: several studies one after the other
-        yield
-        return
-    # Workers start in folders of their own, where a relative path would be another place.
-    os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
-    # "local": without a word Ray joins whatever cluster somebody started on this machine.
-    address = plan.request.address or "local"
-    own = {"include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except ConnectionError as error:
-        raise UsageError(f"--address {address}: {error}") from None
-    # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    try:
-        _check_resources(plan, ray.cluster_resources())
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        ray.shutdown()
-
-
-def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
-    """Tune waits for ever for resources that do not exist."""
-    for flag, name, asked in (
-        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
-        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
-    ):
-        if asked > there.get(name, 0):
-            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")
+def why_stopped(error: BaseException | None) -> str | None:
+    """What a person is told of an error that ends a run and harms nothing; None: it is a fault of the program."""
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    for found in chain:
+        if isinstance(found, ownership.LeaseLost):
+            return str(found)
+        if files.is_full(found):
+            return f"the disk is full ({str(found).splitlines()[0]}); the last whole checkpoints are kept"
+    for found in chain:
+        if isinstance(found, OperationalError):
+            return masked(f"the study's database cannot be used: {str(found.orig or found).splitlines()[0]}")
+    return None

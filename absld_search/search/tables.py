@@ -35,7 +35,9 @@ def facts(plan: Plan) -> dict[str, Any]:
     """What the study was asked, for `study.json`."""
     request, setting = plan.request, plan.setting
     shared = dict(plan.arms[0].words.items() & set.intersection(*(set(arm.words.items()) for arm in plan.arms)))
-    knobs = [plan.config(arm.words, seed=0).hyperparameters for arm in plan.arms]
+    configs = [plan.config(arm.words, seed=0) for arm in plan.arms]
+    knobs = [config.hyperparameters for config in configs]
+    rules = sorted({config.options.selection for config in configs})
     bounds = [k["temperature_min"] for k in knobs if "temperature_min" in k]
     bounds += [k["temperature_max"] for k in knobs if "temperature_max" in k]
     return {
@@ -55,7 +57,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "confirm_seed_indices": list(plan.confirm_seeds),
         "command": request.command,
         "versions": {"absld_search": __version__, **_versions()},
-        "selection": "knee point of each arm's front on val, last epoch",
+        "selection": f"knee point of each arm's front on val; epoch of a training: {', '.join(rules)}",
         "temperature_bounds": sorted({min(bounds), max(bounds)}) if bounds else [],
     }
 

@@ -7,10 +7,12 @@ comes out as one of `MIRROR_ERRORS`.
 
 import logging
 import math
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -35,13 +37,15 @@ KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.open
 IDENTITY = "absld.identity"
 COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
 ANSWER = "answer"
+SAFE_KEY = re.compile(r"[\w .#/:-]{1,200}", re.ASCII)
 
 
 @dataclass
 class _Run:
     """What the store holds of one run.
 
-    `points`: metric -> step -> value, as far as read; `unread`: metrics of which only the store knows the points.
+    `points`: metric -> step -> value, as far as read; `unread`: metrics of which only the store knows the points;
+    `latest`: what its table shows, as it was when the run was read.
     """
 
     id: str
@@ -49,6 +53,7 @@ class _Run:
     tags: dict[str, str]
     params: set[str]
     unread: set[str]
+    latest: dict[str, float]
     points: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
@@ -67,6 +72,7 @@ class Mirror:
         self.params = list(params)
         self._runs: dict[str, _Run] = {}
         self._all_trials_read = False
+        self._stamps: dict[tuple[str, str, int, float], int] = {}  # when a point that was not yet acknowledged was sent
 
     def open(self) -> str:
         """The experiment's id. Creates store and experiment where missing, and saves the views.
@@ -103,22 +109,37 @@ class Mirror:
         """The id of the run of one training, shown below its trial: the one with this key, else a new one."""
         return self._find_or_create(key, name, {KIND: "training", PARENT: self._run(trial_key).id, **tags}).id
 
-    def closed(self, key: str) -> bool:
-        """Whether the store has this run, and its end."""
-        run = self._find(key)
-        return run is not None and run.status != "RUNNING"
+    def look_again(self) -> None:
+        """Reads anew which runs there are, a thousand a request. Of two with one key the one that holds something
+        stays: a request that was given up may be carried out later, by a server that hung."""
+        self._runs.clear()
+        for run in sorted(self._search(f"tags.`{KEY}` LIKE '%'"), key=_standing):
+            if run.data.tags[KEY] in self._runs:
+                self._client.delete_run(run.info.run_id)
+            else:
+                self._runs[run.data.tags[KEY]] = _known(run)
+        self._all_trials_read = True
 
-    def epochs(self, key: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    def knows(self, key: str, metrics: Mapping[str, float], status: str) -> bool:
+        """Whether the store had, when it was last read, this run's end with these values in its table."""
+        run = self._runs.get(key)
+        return run is not None and run.status == status and metrics.items() <= run.latest.items()
+
+    def epochs(
+        self, key: str, rows: Sequence[tuple[int, Mapping[str, float]]], times: Mapping[int, int] | None = None
+    ) -> None:  # fmt: skip
         """Adds (epoch, metrics) rows to the curves of a trial or a training; points that stand there are kept.
 
-        Values that are nan or infinite are left out, since MLflow stores infinity as a number.
+        Values that are nan or infinite are left out, since MLflow stores infinity as a number. `times`: when an epoch
+        was, in milliseconds since 1970; the same at every repetition, for MLflow drops a point that it has, time and
+        all, and keeps one that differs in nothing but its time.
         """
         run = self._run(key)
         self._read_points(run, {name for _, values in rows for name in values})
         asked = {(name, step): float(value) for step, values in rows for name, value in values.items()}
         self._log(run, (
             (name, step, value) for (name, step), value in asked.items() if step not in run.points.get(name, ())
-        ))  # fmt: skip
+        ), times or {})  # fmt: skip
         self._release(run)
 
     def finish(self, key: str, metrics: Mapping[str, float], status: Literal["FINISHED", "FAILED"] = "FINISHED",
@@ -133,7 +154,7 @@ class Mirror:
         self._log(run, (
             (name, last[name], float(value)) for name, value in metrics.items()
             if run.points.get(name, {}).get(last[name]) != value
-        ))  # fmt: skip
+        ), {})  # fmt: skip
         self._tag(run, {"reason": reason} if reason or "reason" in run.tags else {})
         if run.status != status:
             self._client.set_terminated(run.id, status)
@@ -152,7 +173,7 @@ class Mirror:
         run = self._find_or_create(ANSWER, ANSWER, {KIND: ANSWER})
         for file in files:
             self._client.log_artifact(run.id, str(file))
-        self._tag(run, {NOTE: description})
+        self._tag(run, {NOTE: escape(description, quote=False)})  # MLflow renders it as Markdown, HTML and all
         self.finish(ANSWER, metrics)
 
     @cached_property
@@ -190,8 +211,10 @@ class Mirror:
 
     def _find(self, key: str) -> _Run | None:
         """The run of this key. Asks the store, for an earlier process, or a request whose reply got lost, made some."""
+        if not SAFE_KEY.fullmatch(key):  # it becomes part of a query
+            raise ValueError(f"{key!r} is no key of a run")
         if key not in self._runs:
-            for run in self._search(f"tags.`{KEY}` = '{key}'"):
+            for run in sorted(self._search(f"tags.`{KEY}` = '{key}'"), key=_standing)[:1]:
                 self._runs[key] = _known(run)
         return self._runs.get(key)
 
@@ -223,9 +246,8 @@ class Mirror:
             run.unread |= run.points.keys()
             run.points = {}
 
-    def _log(self, run: _Run, points: Iterable[tuple[str, int, float]]) -> None:
-        now = _now_ms()
-        finite = (Metric(name, value, now, step) for name, step, value in points if math.isfinite(value))
+    def _log(self, run: _Run, points: Iterable[tuple[str, int, float]], times: Mapping[int, int]) -> None:
+        finite = (self._metric(run, point, times) for point in points if math.isfinite(point[2]))
         while batch := list(islice(finite, METRICS_A_BATCH)):
             names = {metric.key for metric in batch}
             run.unread |= names  # they stay there when the reply gets lost: then only the store knows
@@ -233,6 +255,13 @@ class Mirror:
             run.unread -= names
             for metric in batch:
                 run.points.setdefault(metric.key, {})[metric.step] = metric.value
+                self._stamps.pop((run.id, metric.key, metric.step, metric.value), None)
+
+    def _metric(self, run: _Run, point: tuple[str, int, float], times: Mapping[int, int]) -> Metric:
+        """A point with its time: the epoch's, or that of the first attempt to send it."""
+        name, step, value = point
+        when = times.get(step) or self._stamps.setdefault((run.id, *point), _now_ms())
+        return Metric(name, value, when, step)
 
     def _tag(self, run: _Run, tags: Mapping[str, str]) -> None:
         changed = {name: value for name, value in tags.items() if run.tags.get(name) != value}
@@ -271,7 +300,15 @@ def link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> st
 
 
 def _known(run: Any) -> _Run:
-    return _Run(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
+    data = run.data
+    return _Run(
+        run.info.run_id, run.info.status, dict(data.tags), set(data.params), set(data.metrics), dict(data.metrics)
+    )
+
+
+def _standing(run: Any) -> tuple[bool, int, str]:
+    """Sorts runs of one key: first what holds something, then the oldest."""
+    return not (run.data.params or run.data.metrics), run.info.start_time, run.info.run_id
 
 
 def _flag(value: bool) -> str:

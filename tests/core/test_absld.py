@@ -400,3 +400,24 @@ def test_risks_whose_sum_overflows_still_move_temperatures() -> None:
     risk = torch.tensor([1.7e308, 1.7e308] + [1.0] * 8, dtype=torch.float64)
     found = moved(torch.ones(10), risk, 0.1, (0.5, 5.0))
     assert found[:2].tolist() == pytest.approx([0.9, 0.9]) and (found[2:] > 1).all()
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.lists(st.sampled_from([float("nan"), 0.0, 1e-300, 1e-8, 1.0, 1.0 + 1e-9, 7.5, 1e300]), min_size=1, max_size=12),
+    st.sampled_from(NORMALISERS),
+    st.randoms(use_true_random=False),
+)
+def test_n2_any_risks_of_any_number_of_classes(values: list[float], normaliser: str, random: Any) -> None:
+    """Zero variance, a nan class, an absent one, a single class, a spread of 600 orders of magnitude."""
+    risk = torch.tensor(values, dtype=torch.float64)
+    tau = torch.linspace(0.6, 4.9, len(values)) if len(values) > 1 else torch.ones(1)
+    found = moved(tau, risk, 0.3, (0.5, 5.0), normaliser)
+    assert found.isfinite().all() and found.min() >= 0.5 and found.max() <= 5.0
+    assert torch.equal(found[risk.isnan()], tau[risk.isnan()]), "a class that was not seen keeps its temperature"
+    seen = risk[risk.isfinite()]
+    if len(seen) and seen.min() == seen.max():
+        assert torch.equal(found, tau), "nothing to tell classes apart by"
+    order = list(range(len(values)))
+    random.shuffle(order)
+    assert torch.allclose(moved(tau[order], risk[order], 0.3, (0.5, 5.0), normaliser), found[order], atol=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absld_search.core.losses import ClassMeans, cross_entropy, cw_loss, kl_div, margin, soft_labels
@@ -32,6 +32,36 @@ def test_extreme_logits_give_finite_loss_and_gradient(seed: int, scale: float, d
     loss = kl_div(targets, logits)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+N3 = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (2**-5, 2**-5)}  # tolerance: relative of the loss, and of gradients
+
+
+@settings(max_examples=1000, deadline=None)
+@given(seeds, st.sampled_from([1.0, 30.0, 1e3]), st.sampled_from([0.05, 0.5, 5.0, 100.0]), st.sampled_from(list(N3)))
+def test_n3_extreme_logits_and_temperatures_against_float64(
+    seed: int, scale: float, temperature: float, dtype: torch.dtype
+) -> None:
+    teacher = draw(seed, 4, 10).clamp(-1, 1).mul(scale).to(dtype)
+    student = draw(seed + 1, 4, 10).clamp(-1, 1).mul(scale).to(dtype)
+    temperatures = torch.full((4,), temperature, dtype=dtype)
+
+    def value(kind: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = student.to(kind).requires_grad_()
+        loss = kl_div(soft_labels(teacher.to(kind), temperatures.to(kind)), logits)
+        return loss.detach().double(), torch.autograd.grad(loss.sum(), logits)[0].double()
+
+    (loss, gradient), (expected, slope) = value(dtype), value(torch.float64)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+    size = 1 + expected.abs() + student.double().abs().amax(1)  # the terms of the sum, which cancel in their difference
+    relative, absolute = N3[dtype]
+    if dtype == torch.float32:
+        assert ((loss - expected).abs() <= relative * size).all()
+        assert ((gradient - slope).abs() <= absolute).all()
+    else:  # the quotient of a logit of 1000 and a temperature of 0.05 is rounded to 64: labels near a tie may turn
+        near = (teacher.double() / temperature).sort(1).values.diff(dim=1)[:, -1] < 2**-7 * scale / temperature + 1
+        assert (((loss - expected).abs() <= relative * size) | near).all()
+        assert (((gradient - slope).abs() <= absolute).all(1) | near).all()
 
 
 def test_soft_labels_leave_the_logits_alone() -> None:

@@ -59,6 +59,60 @@ def test_equal_classes_are_fair(value, num_classes):
     assert metrics.nsd([value] * num_classes) == pytest.approx(0, abs=1e-12)
 
 
+@given(accuracies, st.floats(0.001, 10))
+def test_the_soft_minimum_lies_between_minimum_and_mean(values, temperature):
+    found = metrics.soft_min(values, temperature)
+    assert min(values) - 1e-9 <= found <= np.mean(values) + 1e-9
+    assert metrics.soft_min(values, 2 * temperature) >= found - 1e-9
+
+
+@given(accuracies)
+def test_a_cold_soft_minimum_is_the_minimum_and_a_hot_one_the_mean(values):
+    assert metrics.soft_min(values, 1e-6) == pytest.approx(min(values), abs=1e-5)
+    assert metrics.soft_min(values, 1e6) == pytest.approx(np.mean(values), abs=1e-5)
+
+
+@given(accuracies, st.integers(0, 29), st.floats(0, 1))
+def test_no_objective_falls_when_a_class_gets_better(values, index, gain):
+    index %= len(values)
+    better = [*values]
+    better[index] = min(1, better[index] + gain)
+    for function in (metrics.worst_class, metrics.soft_min, lambda a: metrics.lowest_mean(a, 0.2)):
+        assert function(better) >= function(values) - 1e-9
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(1, 10**6))
+def test_shrinking_keeps_order_and_mean_side_and_fades_with_images(values, n):
+    found = metrics.shrunken(values, n)
+    mean = np.mean(values)
+    assert ((found - mean) * (np.array(values) - mean) >= -1e-12).all()
+    assert (np.abs(found - mean) <= np.abs(np.array(values) - mean) + 1e-12).all()
+    if np.ptp(values) > 0.1:
+        np.testing.assert_allclose(metrics.shrunken(values, 10**9), values, atol=1e-3)
+
+
+def test_classes_that_differ_by_chance_only_shrink_to_their_mean():
+    np.testing.assert_allclose(metrics.shrunken([0.48, 0.5, 0.52], 100), 0.5)
+
+
+def test_the_two_divisors_of_the_nsd():
+    assert metrics.nsd(FAAL, ddof=1) == pytest.approx(0.3100, abs=5e-5)
+    assert metrics.nsd(FAAL, ddof=1) == pytest.approx(metrics.nsd(FAAL) * math.sqrt(10 / 9))
+    assert math.isnan(metrics.nsd([0.5], ddof=1))
+
+
+def test_rho_weighs_what_is_won_against_what_is_lost():
+    assert metrics.rho(0.5, 0.3, 0.5, 0.3) == 0
+    # A tenth of the average lost, half of the worst class won.
+    assert metrics.rho(0.45, 0.3, 0.5, 0.2) == pytest.approx(0.5 - 0.1)
+    assert math.isnan(metrics.rho(0.5, 0.3, 0.5, 0.0))
+
+
+def test_many_classes_are_searched_on_their_worst_tenth():
+    assert metrics.tail_objective(10) == "robust_cvar" in metrics.NAMES
+    assert metrics.tail_objective(100) == "worst_tenth_robust_accuracy" in metrics.NAMES
+
+
 def test_no_class_at_all_and_no_hit_at_all():
     assert math.isnan(metrics.worst_class([math.nan]))
     assert math.isnan(metrics.lowest_mean([], 0.1))
@@ -93,8 +147,11 @@ def test_the_summary_names_what_it_measures():
         "robust_accuracy": 4 / 6,  # over images, not over classes
         "worst_class_robust_accuracy": 0,
         "worst_tenth_robust_accuracy": 0,
+        "shrunken_worst_class_robust_accuracy": metrics.shrunken([1, 0.5, 0], [3, 2, 1]).min(),
         "robust_cvar": 0,
+        "robust_softmin": metrics.soft_min([1, 0.5, 0]),
         "robust_nsd": np.std([1, 0.5, 0]) / 0.5,
+        "robust_nsd_sample": 1,
     })  # fmt: skip
     assert "worst_class_cw_accuracy" in metrics.summary("cw", correct, labels, 4)
 
@@ -104,7 +161,7 @@ def test_every_name_has_a_direction():
         assert set(metrics.summary(kind, [True], [0], 1)) <= set(metrics.NAMES)
     assert metrics.NAMES["worst_class_robust_accuracy"] == metrics.NAMES["clean_accuracy"] == "max"
     assert {name for name, direction in metrics.NAMES.items() if direction == "min"} == {
-        "clean_nsd", "robust_nsd", "cw_nsd",
+        f"{kind}_nsd{end}" for kind in metrics.KINDS for end in ("", "_sample")
     }  # fmt: skip
 
 
@@ -119,3 +176,5 @@ def test_bad_input_is_refused():
         metrics.class_accuracies([True, False], [0], 3)
     with pytest.raises(ValueError, match="fraction"):
         metrics.lowest_mean([0.5], 0)
+    with pytest.raises(ValueError, match="temperature"):
+        metrics.soft_min([0.5], 0)

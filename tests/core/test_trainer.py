@@ -43,7 +43,7 @@ def test_nan_ends_the_training_with_a_reason() -> None:
     trained = trainer("sat")
     with torch.no_grad():
         next(trained.student.parameters()).fill_(float("nan"))
-    with pytest.raises(NonFinite, match="nonfinite:loss@1"):
+    with pytest.raises(NonFinite, match="nonfinite:student-logits@1"):
         trained.run_epoch()
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from absld_search.core import checkpoints, records, results, teacher_making, teachers, trial
+from absld_search.core import checkpoints, evaluation, records, results, teacher_making, teachers, trial
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
 from absld_search.core.trainer import NonFinite
@@ -65,7 +65,7 @@ def test_shard_agrees_with_the_metrics(tmp_path: Path) -> None:
     found = run_trial(TrialConfig.from_words({}, SMOKE, seed=3, test=True), tmp_path, lambda *_: None)
     images = table(tmp_path, "images").to_pandas()
     for (split, attack), rows in images.groupby(["split", "attack"]):
-        kind = {"clean": "clean", "pgd20": "robust", "cw20": "cw"}[attack]
+        kind = evaluation.KINDS[attack]
         name = f"{'test/' if split == 'test' else ''}{kind}_accuracy"
         assert rows.correct.mean() == pytest.approx(found[name])
         worst = rows.groupby("label").correct.mean().min()
@@ -117,7 +117,7 @@ def test_nan_student_fails_with_a_reason(tmp_path: Path, monkeypatch: pytest.Mon
 
     teacher_making.ensure_teacher(workload(SMOKE), "trades-wide", "cpu", say=lambda line: None)
     monkeypatch.setattr(trial.models, "build", poisoned)
-    with pytest.raises(NonFinite, match="nonfinite:loss@1"):
+    with pytest.raises(NonFinite, match="nonfinite:student-logits@1"):
         run_trial(config(), tmp_path, lambda *_: None)
     assert results.read_result(tmp_path) is None
 
@@ -179,14 +179,13 @@ def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
     assert teachers.facts(file)["sha256"] == facts["sha256"], "the recipe is deterministic"
 
 
-def test_tabulated_teacher_says_what_the_network_says() -> None:
+def test_a_trainings_teacher_says_what_the_network_says() -> None:
     setting = workload(SMOKE)
     train, _ = trial.data.load(setting.dataset, setting.split, "cpu")
-    tabulated = teacher_making.teacher(setting, "trades-wide", train)
+    bank = teacher_making.teacher(setting, "trades-wide", train)
     batch = next(train.batches(64, 0, 1))
-    asked = teachers.Network(tabulated.model).clean_logits(batch)
-    assert torch.allclose(tabulated.clean_logits(batch), asked, atol=1e-5)
-    assert isinstance(tabulated, teachers.Tabulated)
+    asked = teachers.Network(bank.model).clean_logits(batch)
+    assert torch.allclose(bank.clean_logits(batch), asked, atol=1e-5) and bank.count.looked_up == len(batch.y)
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,8 +213,7 @@ def test_a_pickle_in_place_of_a_checkpoint_never_runs(tmp_path: Path) -> None:
 
     content = pickle.dumps(Evil())
     (tmp_path / f"epoch-00009-{checkpoints.sha256(content)[:16]}.pt").write_bytes(content)
-    with pytest.raises(pickle.UnpicklingError):
-        checkpoints.newest(tmp_path)
+    assert checkpoints.newest(tmp_path) is None
     assert not canary.exists()
 
 

@@ -31,7 +31,7 @@ def network(num_classes: int = 10, seed: int = 0, width: int = 4) -> nn.Module:
 
 
 def teacher(train: Split) -> teachers.Network:
-    return teachers.Tabulated(models.build("cnn-12", 10, 1, seed=5), train)
+    return teachers.Network(models.build("cnn-12", 10, 1, seed=5))
 
 
 def trainer(

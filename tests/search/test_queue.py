@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,15 +15,16 @@ import pytest
 
 from absld_search.search import fronts
 from absld_search.search import queue as queues
-from absld_search.search.arm_study import ArmStudy, open_storage
+from absld_search.search.arm_study import ArmStudy
 from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
 from absld_search.search.queue import Queue, choice, values_of
 from absld_search.search.samplers import EXTRAS, SAMPLERS
 from absld_search.space import Choice, LogUniform, SearchSpace, Teachers, Uniform
 from absld_search.words import UsageError
-from tests.search.requests import TWO_ARMS, plan, pretend, request
+from tests.search.requests import TAILS, TWO_ARMS, plan, pretend, request
 
 DRIVER = """
 import sys, time
@@ -102,6 +104,29 @@ def test_an_arm_of_failures_confirms_nothing(tmp_path: Path) -> None:
     queue = open_queue(plan(tmp_path, trials=2))
     seen = drain(queue, lose={0, 1, 2})
     assert len(seen) == 3 and not queue.ledger.trainings(stage="confirm")
+
+
+def test_the_tail_of_the_classes_is_what_is_searched_on(tmp_path: Path) -> None:
+    assert plan(tmp_path).objectives == {"robust_cvar": "max", "robust_accuracy": "max"}
+    few = plan(tmp_path, workload="cifar10-smoke", study="few")
+    many = plan(tmp_path, workload="cifar100-smoke", study="many")
+    assert list(few.objectives)[0] == "robust_cvar"
+    assert list(many.objectives) == ["worst_tenth_robust_accuracy", "robust_accuracy"]
+    asked = SearchSpace(arms={"a": {}}, objectives={"robust_cvar": "max"})
+    assert plan(tmp_path, space=asked, workload="cifar100-smoke", study="own").objectives == {"robust_cvar": "max"}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_search_on_any_form_of_the_worst_class_ends_in_a_choice(tmp_path: Path, name: str) -> None:
+    space = replace(TWO_ARMS, objectives={name: "max", "robust_accuracy": "max"})
+    queue = open_queue(plan(tmp_path, space=space))
+    seen = drain(queue)
+    assert [row["stage"] for row in seen] == ["search"] * 5 + ["confirm"] * 4
+    trials = queue.ledger.trials(arm="dual")
+    chosen = choice(queue.plan, trials)
+    assert chosen is not None and set(chosen["objectives"]) == {name, "robust_accuracy"}
+    told = [trial.values for trial in queue.studies["dual"].study.get_trials()]
+    assert told == [[trial["objectives"][name], trial["objectives"]["robust_accuracy"]] for trial in trials]
 
 
 def test_search_seeds_are_averaged(tmp_path: Path) -> None:
@@ -193,9 +218,9 @@ def test_tell_refuses_what_is_not_finite(tmp_path: Path) -> None:
     study = ArmStudy(made, made.arms[0], optuna.storages.InMemoryStorage())
     for value in (float("nan"), float("inf")):
         number, _ = study.ask()
-        study.tell(number, {"worst_class_robust_accuracy": value, "robust_accuracy": 0.5})
+        study.tell(number, {"robust_cvar": value, "robust_accuracy": 0.5})
         assert study.study.get_trials()[number].state.name == "FAIL"
-    study.tell(number, {"worst_class_robust_accuracy": 0.1, "robust_accuracy": 0.5})  # told already: no error
+    study.tell(number, {"robust_cvar": 0.1, "robust_accuracy": 0.5})  # told already: no error
 
 
 def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
@@ -307,7 +332,7 @@ def test_an_undefined_objective_fails_the_trial(tmp_path: Path) -> None:
     assert row is not None
     metrics = {name: value for name, value in pretend(row["job"]).items() if name != "robust_accuracy"}
     (trial,) = queue.done(row["training"], metrics, "", epochs=2, seconds=0.0)
-    assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy"
+    assert trial["state"] == FAILED and trial["reason"] == "nonfinite:robust_accuracy@2"
 
 
 def test_a_point_asked_for_and_never_written_down_is_tried_again(tmp_path: Path) -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from absld_search.core import folding, speed
+from absld_search.core.losses import Objective, Pull
 
 LossFn = Callable[[Tensor], Tensor]  # x (B, ...) -> per-sample loss (B,) to ascend
 
 
 @contextmanager
 def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside, and as it was afterwards: an attack must not move running statistics."""
+    """The model in eval mode inside, and as it was afterwards: an attack must not move running statistics.
+
+    Inside, gradients flow to the input alone: calls go to a copy with batch norm folded into its convolutions,
+    unless the model's `speed.Speed` says otherwise or nothing can be folded.
+    """
     training = model.training
     model.eval()
     try:
-        yield
+        with folding.folded(model) if speed.of(model).fold else nullcontext():
+            yield
     finally:
         model.train(training)
 
@@ -45,16 +53,45 @@ def pgd(
     it starts. Returns the last iterate, detached, inside both the ball and [0, 1]. Needs no gradient of any
     parameter and leaves none behind.
     """
+
+    def gradient(x_adv: Tensor) -> Tensor:
+        with torch.enable_grad():
+            loss = loss_fn(x_adv).sum()
+        return torch.autograd.grad(loss, x_adv)[0]
+
+    return ascend(x, gradient, eps, step_size, num_steps, noise)
+
+
+def ascend(
+    x: Tensor,
+    gradient: Callable[[Tensor], Tensor],
+    eps: Tensor | float,
+    step_size: Tensor | float,
+    num_steps: int,
+    noise: Tensor,
+) -> Tensor:
+    """The same for whoever has the gradient itself: x (B, ...), which requires one, -> gradient (B, ...)."""
     eps, step_size = per_sample(eps, x), per_sample(step_size, x)
     low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
     x_adv = (x + noise).clamp(0, 1)
     for _ in range(num_steps):
-        x_adv.requires_grad_(True)
-        with torch.enable_grad():
-            loss = loss_fn(x_adv).sum()
-        (gradient,) = torch.autograd.grad(loss, x_adv)
-        x_adv = (x_adv.detach() + step_size * gradient.sign()).clamp(low, high)
+        sign = gradient(x_adv.requires_grad_(True)).sign()
+        x_adv = x_adv.detach().add(sign.mul_(step_size)).clamp_(low, high)
     return x_adv.detach()
+
+
+def input_gradient(model: nn.Module, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """(gradient of the summed objective at x, which requires one, logits there (B, C)), both detached.
+
+    Where the objective knows its gradient at the logits, backward starts there and its value is never computed.
+    """
+    with torch.enable_grad():
+        logits = model(x)
+        if isinstance(objective, Pull) and speed.of(model).closed_form:
+            (found,) = torch.autograd.grad(logits, x, objective.pull(logits.detach()).to(logits.dtype))
+        else:
+            (found,) = torch.autograd.grad(objective(logits, x).sum(), x)
+    return found, logits.detach()
 
 
 def per_sample(value: Tensor | float, x: Tensor) -> Tensor | float:

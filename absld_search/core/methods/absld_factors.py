@@ -75,3 +75,7 @@ class ABSLDFactors(ClassRules):
 
     def counts_survival(self) -> bool:
         return super().counts_survival() or self.risk_signal == "kappa"
+
+    def repeatable(self) -> bool:
+        plain = (self.class_weights, self.class_margin, self.label_source) == ("none", "none", "teacher")
+        return plain and self.update_unit != "step"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.data import Batch
-from absld_search.core.losses import cross_entropy, kl_div, soft_labels
+from absld_search.core.losses import CrossEntropy, Divergence, cross_entropy, kl_div, soft_labels
 from absld_search.core.methods.base import Method, Radius, signals
 
 BASES = ("trades", "sat")
@@ -27,14 +27,14 @@ class Terms(NamedTuple):
 
 def standard_attack(method: Method, student: nn.Module, batch: Batch, radius: Radius | None = None) -> Tensor:
     """x_adv that ascends the cross-entropy (Madry et al., ICLR 2018, arXiv:1706.06083)."""
-    return method.attack(student, batch, lambda logits, x: cross_entropy(logits, batch.y), radius)
+    return method.attack(student, batch, CrossEntropy(batch.y), radius)
 
 
 def trades_attack(method: Method, student: nn.Module, batch: Batch) -> Tensor:
     """x_adv that ascends KL(S(x) || S(x')) (Zhang et al., ICML 2019, arXiv:1901.08573)."""
     with torch.no_grad(), frozen_batch_norm(student):
         clean_labels = soft_labels(student(batch.x))
-    return method.attack(student, batch, lambda logits, x: kl_div(clean_labels, logits))
+    return method.attack(student, batch, Divergence(clean_labels))
 
 
 def standard_terms(method: Method, student: nn.Module, batch: Batch) -> Terms:

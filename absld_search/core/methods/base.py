@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from absld_search.core import attacks
 from absld_search.core.data import Batch
-from absld_search.core.losses import signals  # noqa: F401  part of the contract
+from absld_search.core.losses import Objective, signals  # noqa: F401  part of the contract
+from absld_search.core.methods.asking import AskedTeacher, Teacher  # noqa: F401  part of the contract
 from absld_search.core.methods.knobs import checked, in_range, knob, knobs  # noqa: F401  part of the contract
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # (student's logits at x, x) -> per-sample loss (B,) to ascend
 Radius = tuple[Tensor | float, Tensor | float]  # (eps, step size): numbers, or (B,) where samples differ
 Value = float | int | str | bool
-
-
-class Teacher(Protocol):
-    """A trained network that methods learn from."""
-
-    def clean_logits(self, batch: Batch) -> Tensor:
-        """Its logits on the batch's views, (B, C), without gradient."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The network itself, with gradient to x."""
-        ...
 
 
 class Step(NamedTuple):
@@ -121,6 +109,10 @@ class Method:
         """Whether `attack` counts, in `self.survived` (B,), the iterates that the student still gets right."""
         return False
 
+    def repeatable(self) -> bool:
+        """Whether `step` does the same to every batch of an epoch, so that it can be recorded once and replayed."""
+        return False
+
     def attacking(self, student: nn.Module) -> AbstractContextManager[None]:
         """The student as an attack wants it."""
         return nullcontext() if self.attack_mode == "train" else attacks.frozen_batch_norm(student)
@@ -131,13 +123,14 @@ class Method:
         """This method's training attack: batch -> x_adv (B, ...)."""
         eps, step_size = radius or self.radius(batch.y)
         noise = attacks.start_noise(batch.x, self.attack_start, eps)
+        counts = self.counts_survival()
         self.survived = torch.zeros_like(batch.y, dtype=torch.float32)
 
-        def loss_fn(x: Tensor) -> Tensor:
-            logits = student(x)
-            if self.counts_survival():
+        def gradient(x: Tensor) -> Tensor:
+            found, logits = attacks.input_gradient(student, x, objective)
+            if counts:
                 self.survived += logits.argmax(1) == batch.y
-            return objective(logits, x)
+            return found
 
         with self.attacking(student):
-            return attacks.pgd(batch.x, loss_fn, eps, step_size, self.num_steps, noise)
+            return attacks.ascend(batch.x, gradient, eps, step_size, self.num_steps, noise)

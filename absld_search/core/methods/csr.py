@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from absld_search.core.data import Batch
-from absld_search.core.losses import cross_entropy
+from absld_search.core.losses import CrossEntropy, cross_entropy
 from absld_search.core.methods.adversarial import trades_terms
 from absld_search.core.methods.base import Epoch, Method, Step, Teacher, Value, knob
 
@@ -48,7 +48,7 @@ class CSR(Method):
         return "train"
 
     def measure(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        x_adv = self.attack(student, batch, lambda logits, x: cross_entropy(logits, batch.y))
+        x_adv = self.attack(student, batch, CrossEntropy(batch.y))
         logits = student(x_adv)
         own = logits.gather(1, batch.y[:, None])
         predicted = logits.scatter(1, batch.y[:, None], own - self.margin * own.abs()).argmax(1)

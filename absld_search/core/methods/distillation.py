@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from absld_search.core.attacks import frozen_batch_norm
 from absld_search.core.data import Batch
-from absld_search.core.losses import cross_entropy, kl_div, soft_labels
+from absld_search.core.losses import CrossEntropy, Divergence, kl_div, soft_labels
 from absld_search.core.methods.base import Method, Objective, Step, Teacher, knob, signals
 
 REDUCTIONS = ("mean", "batchmean")
@@ -44,7 +44,7 @@ class Distillation(Method):
         of the adversarial and the rest of the clean `divergence` of labels and student's logits.
         """
         adv_targets, clean_targets = targets
-        x_adv = self.attack(student, batch, objective or (lambda logits, x: kl_div(adv_targets, logits)))
+        x_adv = self.attack(student, batch, objective or Divergence(adv_targets))
         adv_logits, clean_logits = student(x_adv), student(batch.x)
         self.notice(adv_logits.detach(), batch.y)
         adv, clean = divergence(adv_targets, adv_logits), divergence(clean_targets, clean_logits)
@@ -65,13 +65,13 @@ def attack_objective(
     if target == "tempered":
         return None
     if target == "ce":
-        return lambda logits, x: cross_entropy(logits, batch.y)
+        return CrossEntropy(batch.y)
     if target == "adaad":
         return chase_teacher(teachers["robust"])
     if target == "trades":
         with torch.no_grad(), frozen_batch_norm(student):
             plain = soft_labels(student(batch.x))
-    return lambda logits, x: kl_div(plain, logits)
+    return Divergence(plain)
 
 
 def matched_pull(plain: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -30,3 +30,6 @@ class RSLAD(Distillation):
     def step(self, student: nn.Module, teachers: Mapping[str, Teacher], batch: Batch) -> Step:
         labels = soft_labels(teachers["robust"].clean_logits(batch))
         return self.soft_label_step(student, batch, (labels, labels), self.adv_weight)
+
+    def repeatable(self) -> bool:
+        return True

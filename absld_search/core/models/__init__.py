@@ -71,6 +71,11 @@ def build(name: str, num_classes: int, channels: int, seed: int, size: int | Non
         return make(numbers, num_classes, channels, size)
 
 
+def has_depthwise(name: str) -> bool:
+    """Whether the model convolves channels one by one, which CPUs have no fast bfloat16 for."""
+    return name.startswith("mobilenet")
+
+
 def classifier(model: nn.Module) -> str:
     """The name of the weight (C, features) that makes the logits."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

@@ -1,0 +1,49 @@
+"""The study's database: where it lies, how long a writer waits, what time it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
+T = TypeVar("T")
+CLOCKS = {  # seconds since 1970, as the database sees them
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())",
+}
+
+
+def sqlite_url(path: Path) -> str:
+    """The database URL of a file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def waiting(url: str) -> dict[str, Any]:
+    """Arguments of a connection that waits for another process's lock instead of failing."""
+    return {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine that waits for another process's lock."""
+    return sa.create_engine(url, connect_args=waiting(url))
+
+
+def clock(connection: sa.Connection) -> float:
+    """The database's time in seconds: one clock for all drivers of a study, however theirs are set."""
+    return float(connection.execute(sa.text(f"SELECT {CLOCKS[connection.dialect.name]}")).scalar_one())
+
+
+def one_of_us_does(make: Callable[[], T], tries: int = 5) -> T:
+    """`make()`, which creates tables if they are not there: where two do so at once, the later one tries again."""
+    for left in reversed(range(tries)):
+        try:
+            return make()
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError) as error:
+            if not left or "exists" not in str(error) and "UNIQUE" not in str(error).upper():
+                raise
+            time.sleep(0.2)
+    raise AssertionError("unreachable")

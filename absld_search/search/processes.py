@@ -1,0 +1,73 @@
+"""Which process is which: by boot, pid namespace, pid and start time, so that a pid used again is not mistaken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "ABSLD_DRIVER"  # a variable that everything a driver starts inherits; its value is the driver's token
+PROC = Path("/proc")
+
+
+def host() -> str:
+    """This boot of this machine, and this container of it: within it a pid means one process at a time."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink(PROC / 'self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
+def started(pid: int) -> str | None:
+    """When a living process of this host began, in the kernel's own words; None where there is none.
+
+    A process that has ended but was not waited for (a zombie) is none.
+    """
+    if not PROC.is_dir():  # not Linux
+        with suppress(OSError):
+            os.kill(pid, 0)
+            return ""
+        return None
+    with suppress(OSError, IndexError):
+        # The name in brackets may hold anything, spaces and brackets too; what follows it is fixed.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    return None
+
+
+def children(pid: int) -> dict[int, str]:
+    """{pid: name} of a process's living children."""
+    found = {}
+    for stat in PROC.glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError):
+            front, _, rest = stat.read_text().rpartition(")")
+            if int(rest.split()[1]) == pid and rest.split()[0] not in "ZX":
+                found[int(stat.parent.name)] = front.partition("(")[2]
+    return found
+
+
+def marked(token: str) -> list[int]:
+    """Living processes that were started by the driver with this token, this one not counted."""
+    mark, found = f"{MARK}={token}".encode(), []
+    for environ in PROC.glob("[0-9]*/environ"):
+        with suppress(OSError):
+            pid = int(environ.parent.name)
+            if pid != os.getpid() and mark in environ.read_bytes().split(b"\0") and started(pid) is not None:
+                found.append(pid)
+    return found
+
+
+def kill_marked(token: str, seconds: float = 3.0) -> int:
+    """End whatever a driver started and left; how many there were. They may start others meanwhile, so: until none."""
+    seen, deadline = set[int](), time.monotonic() + seconds
+    while (pids := marked(token)) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        seen |= set(pids)
+        time.sleep(0.05)
+    return len(seen)

@@ -1,0 +1,100 @@
+"""Ray for one start of a study: where it listens, what it may use, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+
+from absld_search.core.files import cache_folder
+from absld_search.search import interruption, processes, resources
+from absld_search.search.plan import Plan
+from absld_search.words import UsageError
+
+
+@contextmanager
+def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iterator[None]:
+    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does, Ray's end ends it.
+
+    A Ray that this process has already is used, and ended by whoever started it: several studies one after the other.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Workers start in folders of their own, where a relative path would be another place.
+    os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
+    os.environ[processes.MARK] = token  # everything that Ray starts here can be found by it
+    # "local": without a word Ray joins whatever cluster somebody started on this machine.
+    address = plan.request.address or "local"
+    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": resources.cores()}
+    joined: dict[str, Any] = {"runtime_env": {"env_vars": resources.ONE_THREAD}}  # its workers do not descend from us
+    more = own if address == "local" else joined
+    _listen(here_only=address == "local")
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _join(address, more)
+        # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+        stop.guards.append(_watched(address))
+        _check_resources(plan, ray.cluster_resources())
+        yield
+    finally:
+        stop.guards.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ray.shutdown()
+        processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
+        del os.environ[processes.MARK]
+
+
+def _join(address: str, more: Mapping[str, Any]) -> None:
+    try:
+        with resources.one_thread_each():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
+    except ConnectionError as error:
+        raise UsageError(f"--address {address}: {error}") from None
+    except OSError as error:  # a socket's name has room for 107 bytes
+        if "AF_UNIX" not in str(error):
+            raise
+        raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+def _watched(address: str) -> interruption.Guard:
+    """Says when Ray is gone: without its raylet or its head a driver would hang or abort a minute later."""
+    if address != "local":
+        return lambda: ""
+    names = ("raylet", "gcs_server")
+    own = {pid: name for pid, name in processes.children(os.getpid()).items() if name in names}
+    began = {pid: processes.started(pid) for pid in own}
+
+    def gone() -> str:
+        dead = [own[pid] for pid in own if processes.started(pid) != began[pid]]
+        return f"Ray's {dead[0]} has died." if dead else ""
+
+    return gone
+
+
+def _listen(here_only: bool) -> None:
+    """Where Ray's servers listen: on Linux, without a word, on every network, also for a Ray that one machine uses.
+
+    The switch is the one by which Ray keeps to the loopback address on the systems that have no clusters; its helpers
+    read it from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if here_only else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not here_only
+
+
+def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
+    """Tune waits for ever for resources that do not exist."""
+    for flag, name, asked in (
+        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
+        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
+    ):
+        if asked > there.get(name, 0):
+            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")

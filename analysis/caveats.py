@@ -1,0 +1,77 @@
+"""What an answer rests on, and what it does not say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from absld_search.search import stats
+from analysis.confirmed import Seed
+
+
+def caveats(facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]:
+    """One sentence or two each; `rows` are the answer's."""
+    summary = facts.get("workload_summary", "")
+    setting = f"{facts['workload']} ({summary})" if summary else facts["workload"]
+    return [
+        f"The answer is about the workload {setting}, and about no other.",
+        _fixed_caveat(facts),
+        _selection_caveat(facts, rows),
+        *_oracle_caveat(facts),
+        *_seeds_caveat(rows),
+        *_images_caveat(seeds),
+        "Seeds vary a training's start, order and noise, not the test images. The interval over seeds and its p speak "
+        "of new seeds on these images; two settings that are equal on average still differ on any one set of images, "
+        "so only what the interval over seeds and images leaves no doubt of is claimed without that restriction.",
+    ]
+
+
+def _fixed_caveat(facts: Mapping[str, Any]) -> str:
+    fixed = ", ".join(f"{name} = {value}" for name, value in facts.get("fixed", {}).items())
+    return f"Fixed in every trial: {fixed or 'nothing'}. Other values may answer otherwise."
+
+
+def _oracle_caveat(facts: Mapping[str, Any]) -> list[str]:
+    if "oracle:" not in str(facts.get("selection", "")):
+        return []
+    return ["An oracle rule chose epochs by looking at test: these numbers only serve to reproduce a paper's."]
+
+
+def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:
+    searched = ", ".join(f"{row.arm} {row.searched}" for row in rows)
+    return (
+        "Each arm's trial was chosen on val, never on test, by one rule: "
+        f"{facts.get('selection', 'not recorded')}. Complete trials: {searched}; seeds per trial in the "
+        f"search: {facts.get('search_seeds', 1)}. The confirm seeds repeat the chosen trial, not the search; "
+        "another search may choose another trial."
+    )
+
+
+def _seeds_caveat(rows: list[Any]) -> list[str]:
+    if len(rows) < 2:
+        return []
+    comparisons, n = len(rows) - 1, min((row.seeds for row in rows if row.seeds), default=0)
+    needed, lowest = stats.seeds_needed(comparisons), stats.floor(n, comparisons)
+    enough = f"with {n}, p can reach {lowest:.2g}"
+    short = f"with {n}, no p below {lowest:.2g} is possible, so nothing can be decided"
+    return [
+        f"To decide at Holm p < {stats.ALPHA}, {comparisons} comparison(s) with the first arm need {needed} paired "
+        f"seeds; {enough if n >= needed else short}. The correction is for the number of arms, "
+        "in each of the three measures apart."
+    ]
+
+
+def _images_caveat(seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]:
+    measured = [seed for of_arm in seeds.values() for seed in of_arm.values() if seed.n.any()]
+    if not measured:
+        return []
+    counts = np.concatenate([seed.n[seed.n > 0] for seed in measured])
+    n, num_classes = int(counts.min()), int((measured[0].n > 0).sum())
+    mean = float(np.mean([seed.measures["robust_accuracy"] for seed in measured]))
+    expected = stats.expected_worst(num_classes, n, mean)
+    span = f"{n}" if n == counts.max() else f"{n} to {counts.max()}"
+    return [
+        f"Test has {span} images per class: one image moves a class by {100 / n:.1f} %. The minimum over classes "
+        f"is biased low by so few: were all {num_classes} classes at the mean robust accuracy of {100 * mean:.1f} %, "
+        f"the worst would still read {100 * expected:.1f} % on average. Compare it only at equal numbers of images."
+    ]

@@ -1,0 +1,46 @@
+"""The stored verdicts of the confirm stage as matrices: a row a seed, a column an image, the same in all arms."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from absld_search.core.results import Tables
+from analysis.confirmed import KINDS, confirm_trainings, confirmed
+
+
+class Verdicts(NamedTuple):
+    """Of one arm: the seeds (S,), verdicts (S, N), the images' classes (N,) as indices into `present`."""
+
+    seeds: list[int]
+    correct: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    present: NDArray[np.int64]  # the classes that have images, (C,)
+
+    def at(self, seeds: list[int]) -> NDArray[np.bool_]:
+        """The rows of these seeds."""
+        return self.correct[[self.seeds.index(seed) for seed in seeds]]
+
+
+def verdicts(tables: Tables, kind: str = "robust", split: str = "test") -> dict[str, Verdicts]:
+    """Arm -> its verdicts under the attack that measures `kind`; arms without any are absent."""
+    attacks = [attack for attack, word in KINDS.items() if word == kind]
+    wanted = (pc.field("split") == split) & pc.field("attack").isin(attacks)
+    images = tables.images.filter(wanted)
+    found = {arm: _of_arm(tables, arm, sorted(seeds), images) for arm, seeds in confirmed(tables).items()}
+    return {arm: one for arm, one in found.items() if one is not None}
+
+
+def _of_arm(tables: Tables, arm: str, seeds: list[int], images: pa.Table) -> Verdicts | None:
+    keys = {row["seed"]: row["training"] for row in confirm_trainings(tables, arm)}
+    rows = {seed: images.filter(pc.field("training") == keys[seed]).sort_by("image") for seed in seeds}
+    rows = {seed: table for seed, table in rows.items() if table.num_rows}
+    if not rows:
+        return None
+    first = next(iter(rows.values()))
+    whole = {seed: table for seed, table in rows.items() if table["image"].equals(first["image"])}
+    present, labels = np.unique(first["label"].to_numpy(), return_inverse=True)
+    correct: Any = np.stack([table["correct"].to_numpy() for table in whole.values()])
+    return Verdicts(list(whole), correct, labels, present)

@@ -1,0 +1,133 @@
+"""A search of 16 ABSLD trainings with a large teacher, end to end: asked anew at every step, or asked once for all.
+
+    python -m benchmarks.search16 [--short] [--trials 16] [--batches 3]
+
+Student ResNet-8 of width 16, teacher WRN-34-10 (46 million parameters, freshly initialised: its cost does not depend on
+its weights), real CIFAR-10 where it is found and random images otherwise, batches of 64, PGD-10, one thread, one
+training after the other. The plain way is ABSLD as one writes it down. Ours is the trainer with a logit bank that is
+empty at the start and filled inside the time. Wall-clock time; the teacher's images are counted on both sides.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from absld_search.core import models
+from absld_search.core.data import Split
+from absld_search.core.logit_bank import LogitBank, Network
+from absld_search.core.methods import METHODS
+from absld_search.core.methods.base import knobs
+from absld_search.core.trainer import Options, Schedule, Trainer
+from absld_search.workloads import CIFAR10 as SETTING
+from benchmarks import timing
+from benchmarks.options import options
+from benchmarks.views import pixels
+
+BATCH, TEACHER, STUDENT = 64, "wrn-34-10", "resnet-8-16"
+RATES = [0.02 * (number + 1) for number in range(100)]  # of the temperatures: what the search is about
+
+
+def split(batches: int) -> Split:
+    """So many batches of images in CIFAR's views."""
+    ids = torch.arange(batches * BATCH)
+    return Split(torch.from_numpy(pixels(len(ids)).copy()), ids % 10, ids, 10, SETTING.augmentation, rows=ids)
+
+
+def plain_training(seed_of: int, rate: float, asked: Network, images: Split) -> None:
+    """One epoch of ABSLD without any of our means: the teacher is run for every batch."""
+    student = models.build(STUDENT, 10, 3, seed_of)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
+    tau = torch.ones(10)
+    for batch in images.batches(BATCH, seed_of, 1):
+        teacher_logits = asked.clean_logits(batch)
+        labels = (teacher_logits / tau[batch.y, None]).softmax(1)
+        x_adv = plain_attack(student.eval(), batch.x, labels)
+        student.train()
+        losses = [F.kl_div(student(x).log_softmax(1), labels, reduction="none").sum(1) for x in (x_adv, batch.x)]
+        optimizer.zero_grad()
+        (5 / 6 * losses[0] + 1 / 6 * losses[1]).mean().backward()
+        optimizer.step()
+
+
+def plain_attack(student: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """PGD-10 on the divergence from `labels`."""
+    x_adv = x + 0.001 * torch.randn_like(x)
+    for _ in range(SETTING.num_steps):
+        x_adv = x_adv.detach().requires_grad_()
+        loss = F.kl_div(student(x_adv).log_softmax(1), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        moved = x_adv.detach() + SETTING.step_size * gradient.sign()
+        x_adv = torch.clamp(torch.clamp(moved, x - SETTING.eps, x + SETTING.eps), 0, 1)
+    return x_adv
+
+
+def our_training(seed_of: int, rate: float, asked: Network, images: Split, more: dict[str, str]) -> None:
+    """The same by the trainer."""
+    method = METHODS["absld"](temperature_lr=rate)
+    student = models.build(STUDENT, 10, 3, seed_of)
+    schedule = Schedule(1, BATCH, 0.1, 0.9, 2e-4, (0.9,), 0.1)
+    Trainer(student, method, {"robust": asked}, images, schedule, seed_of, Options(**more)).run_epoch()  # type: ignore[arg-type]
+
+
+def search(trials: int, training: Callable[[float], Network]) -> tuple[float, int]:
+    """(seconds, images that the teacher was asked about) of so many trainings."""
+    began = time.perf_counter()
+    asked = sum(training(RATES[number]).count.asked for number in range(trials))
+    return time.perf_counter() - began, asked
+
+
+def variants(images: Split, model: nn.Module, folder: Path) -> dict[str, Callable[[float], Network]]:
+    """{name: a training that says which teacher it asked}."""
+
+    def plain(rate: float) -> Network:
+        asked = Network(model)
+        plain_training(0, rate, asked, images)
+        return asked
+
+    def ours(name: str, **more: str) -> Callable[[float], Network]:
+        def training(rate: float) -> Network:
+            asked = LogitBank(model, TEACHER, images, 0, folder / name)
+            our_training(0, rate, asked, images, more)
+            return asked
+
+        return training
+
+    found = {"plain, float32": plain, "bank, float32": ours("float32")}
+    if "precision" in knobs(Options):
+        found["bank, bfloat16"] = ours("bfloat16", precision="bf16")
+    return found
+
+
+def main() -> None:
+    more = (("--trials", int, 16, "trainings"), ("--batches", int, 3, "of 64 images, a training"))
+    asked = options(__doc__, *more)
+    trials, batches = (min(asked.trials, 4), 1) if asked.short else (asked.trials, asked.batches)
+    images, model = split(batches), models.build(TEACHER, 10, 3, 0)
+    with tempfile.TemporaryDirectory() as name:
+        several = variants(images, model, Path(name))
+        our_training(0, 0.1, Network(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))), images, {})  # warm
+        rows = {variant: search(trials, training) for variant, training in several.items()}
+    seconds, plain_asked = rows["plain, float32"]
+    print(f"{trials} trainings of {batches} batches of {BATCH}, teacher {TEACHER}, student {STUDENT}")
+    found = []
+    for variant, (taken, seen) in rows.items():
+        found.append({"variant": variant, "seconds": taken, "faster": seconds / taken, "teacher_images": seen})
+        share = f"{seen} teacher images, 1/{plain_asked / max(seen, 1):.1f}"
+        print(f"{variant:<18}{taken:9.1f} s{seconds / taken:8.2f}x   {share}")
+    size = {"trials": trials, "batches": batches, "batch": BATCH, "rounds": 1}
+    goals = {"float32": 8.5, "bfloat16": 11, "teacher": f"1/{trials}", "at": "16 trials, 3 batches"}
+    timing.write(
+        asked.out, "search16", {"size": size, "rows": found, "goals": goals, "schedule": asdict(SETTING)["num_steps"]}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Threads, concurrency and shares of a GPU: counted in the processes that Ray really starts."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from click.testing import CliRunner
+
+from absld_search import run
+from absld_search.search import resources
+from absld_search.search.ray_session import ray_session
+from absld_search.workloads import WORKLOADS
+from tests.search.requests import plan, request
+
+ROOT = Path(__file__).parents[2]
+
+
+def threads_there() -> dict[str, Any]:
+    """What a training finds in its worker before it has said anything about threads."""
+    import os
+
+    import pyarrow
+    import sklearn  # noqa: F401  brings an OpenMP and a BLAS of its own
+    import threadpoolctl
+    import torch
+
+    torch.rand(600, 600) @ torch.rand(600, 600)
+    pools = {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+    found = {"torch": torch.get_num_threads(), "arrow": pyarrow.cpu_count(), **pools}
+    return {**found, "env": {name: os.environ.get(name) for name in resources.ONE_THREAD}}
+
+
+def test_every_worker_runs_one_thread_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    made = plan(tmp_path)
+    with ray_session(made):
+        there = ray.cluster_resources()
+        found = ray.get(ray.remote(num_cpus=1)(threads_there).remote())
+    assert found.pop("env") == resources.ONE_THREAD
+    assert {"torch", "arrow", "openmp"} <= set(found) and set(found.values()) == {1}, found
+    assert there["CPU"] == resources.cores() == resources.at_a_time(made.request, there)
+    import os
+
+    assert os.environ["OMP_NUM_THREADS"] == "16", "the driver's own environment is as it was"
+
+
+AT_A_TIME = [
+    ({}, {"CPU": 2}, 2),
+    ({"cpus_per_trial": 0.5}, {"CPU": 2}, 4),
+    ({"cpus_per_trial": 3}, {"CPU": 8}, 2),
+    ({"cpus_per_trial": 16}, {"CPU": 8}, 1),
+    ({"max_concurrent": 3}, {"CPU": 8}, 3),
+    ({"max_concurrent": 99}, {"CPU": 8}, 8),
+    ({"gpus_per_trial": 1}, {"CPU": 16, "GPU": 4}, 4),
+    ({"gpus_per_trial": 0.25}, {"CPU": 16, "GPU": 2}, 8),
+    ({"gpus_per_trial": 0.4}, {"CPU": 16, "GPU": 2}, 4),
+    ({"gpus_per_trial": 0.1}, {"CPU": 16, "GPU": 2}, 16),
+    ({"gpus_per_trial": 2}, {"CPU": 16, "GPU": 5}, 2),
+]
+
+
+@pytest.mark.parametrize(("words", "there", "expected"), AT_A_TIME)
+def test_never_more_trainings_than_cores_and_gpus_carry(
+    tmp_path: Path, words: dict[str, Any], there: dict[str, float], expected: int
+) -> None:
+    assert resources.at_a_time(request(tmp_path, **words), there) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 8), ("150000 100000", 1), ("400000 100000", 4), ("", 8), ("1000 100000", 1)]
+)
+def test_cores_are_those_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(resources, "CGROUP", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(quota)
+    assert resources.cores() == expected
+    (tmp_path / "cpu.max").unlink()
+    assert resources.cores() == 8
+
+
+def test_shares_of_a_gpu_fit_into_it() -> None:
+    assert resources.memory_fraction(0) is None and resources.memory_fraction(1) is None
+    for setting in WORKLOADS.values():
+        share = resources.memory_fraction(1 / setting.trials_per_gpu)
+        assert share is None or setting.trials_per_gpu * share == pytest.approx(resources.GPU_SHARE_USED)
+    small = replace(WORKLOADS["digits"], trials_per_gpu=99)
+    assert small.identity() == WORKLOADS["digits"].identity(), "how many share a GPU changes no number"
+
+
+def test_the_workload_says_how_many_share_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from absld_search.search import preflight
+
+    asked = []
+    monkeypatch.setattr(preflight, "_gpus", lambda: 1)
+    monkeypatch.setattr(preflight, "check", lambda made: asked.append(made.request))
+    for words in (["--device", "cuda"], ["--gpus-per-trial", "0.5"], []):
+        CliRunner().invoke(run.main, ["absld", "--dry-run", "--out", str(tmp_path), *words])
+    assert [(found.device, found.gpus_per_trial) for found in asked] == [("cuda", 0.125), ("cuda", 0.5), ("cpu", 0.0)]
+    listed = CliRunner().invoke(run.main, ["--list-workloads"]).stdout
+    assert listed.count("on a GPU: ") == len(WORKLOADS) and "on a GPU: 8 at a time" in listed
+
+
+def test_nothing_here_loads_data_in_processes_of_its_own() -> None:
+    for path in (ROOT / "absld_search").rglob("*.py"):
+        words = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert "DataLoader" not in words | {path.stem}, path

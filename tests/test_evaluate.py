@@ -1,0 +1,111 @@
+"""The door that measures any checkpoint: what it writes, what it refuses, and that it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+
+from absld_search import evaluate
+from absld_search.core import metrics, models, results
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs/evaluate.schema.json").read_text())
+ATTACKS = ("clean", "fgsm", "pgd20", "cw", "apgd-ce")
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(evaluate.main, [str(word) for word in words])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    state = models.build("cnn-8", 10, 1, 0).state_dict()
+    safetensors.torch.save_file(state, tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def asked(checkpoint: Path, *more: object) -> Result:
+    return invoke(checkpoint, "--workload", "digits", "--attacks", ",".join(ATTACKS), "--images", 40, *more)
+
+
+def test_writes_what_the_schema_says_and_the_images_recompute_it(checkpoint: Path, tmp_path: Path) -> None:
+    found = asked(checkpoint, "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    content = json.loads((tmp_path / "out/evaluation.json").read_text())
+    jsonschema.validate(content, SCHEMA, jsonschema.Draft202012Validator)
+    assert (
+        list(content["attacks"]) == ["clean", "fgsm", "pgd20", "cw20", "apgd-ce"] and content["strongest"] == "apgd-ce"
+    )
+    table = pq.ParquetFile(tmp_path / "out/images.parquet").read()
+    assert table.schema.equals(results.SHARDS["images"])
+    rows = table.to_pandas()
+    for name, numbers in content["attacks"].items():
+        of = rows[rows.attack == name]
+        again = metrics.summary("clean", of.correct, of.label, 10)
+        assert numbers["accuracy"] == again["clean_accuracy"] and numbers["cvar"] == again["clean_cvar"]
+    both = rows.groupby("image").correct.all()
+    assert content["conjunction"]["accuracy"] == both.mean()
+    assert sum(entry["n"] for entry in content["classes"]) == 40
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "images.parquet"}
+
+
+def test_schema_refuses_what_is_wrong(checkpoint: Path, tmp_path: Path) -> None:
+    asked(checkpoint, "--out", tmp_path / "out")
+    content = json.loads((tmp_path / "out/evaluation.json").read_text())
+    for name, value in (("split", "train"), ("eps", 0.03), ("images", 0), ("unheard_of", 1)):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**content, name: value}, SCHEMA, jsonschema.Draft202012Validator)
+
+
+def test_pt_with_wrapper_and_prefix_gives_the_same_numbers(checkpoint: Path, tmp_path: Path) -> None:
+    state = safetensors.torch.load_file(checkpoint)
+    other = tmp_path / "released.pt"
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, other)
+    for path, out in ((checkpoint, "a"), (other, "b")):
+        assert asked(path, "--out", tmp_path / out).exit_code == 0
+    one, two = (json.loads((tmp_path / out / "evaluation.json").read_text()) for out in "ab")
+    assert one["attacks"] == two["attacks"] and one["sha256"] != two["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--attacks", "pdg20"], "Did you mean 'pgd20'"),
+        (["--attacks", ","], "names no attack"),
+        (["--attacks", "transfer"], "needs --source"),
+        (["--workload", "digit"], "Did you mean 'digits'"),
+        (["--model", "cnn-12"], "is not of this network"),
+    ],
+)
+def test_bad_words_exit_with_2_before_anything_is_created(
+    checkpoint: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    found = invoke(checkpoint, "--out", tmp_path / "out", *words)
+    assert found.exit_code == 2 and said in found.output, found.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_or_poisoned_checkpoint_is_refused(tmp_path: Path) -> None:
+    found = invoke(tmp_path / "none.pt")
+    assert found.exit_code == 2 and "is not there" in found.output
+    state = models.build("cnn-8", 10, 1, 0).state_dict()
+    state["linear.bias"][0] = float("nan")
+    safetensors.torch.save_file(state, tmp_path / "nan.safetensors")
+    found = invoke(tmp_path / "nan.safetensors", "--out", tmp_path / "out")
+    assert found.exit_code == 2 and "weight linear.bias is not finite" in found.output
+
+
+def test_a_seed_changes_the_start_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert asked(checkpoint, "--out", tmp_path / out, "--seed", seed).exit_code == 0
+    tables = {out: pq.ParquetFile(tmp_path / out / "images.parquet").read().to_pandas() for out in "abc"}
+    assert tables["a"].equals(tables["b"])
+    clean = {out: table[table.attack == "clean"] for out, table in tables.items()}
+    assert np.array_equal(clean["a"].correct, clean["c"].correct)
