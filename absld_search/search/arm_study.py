@@ -112,6 +112,7 @@ class ArmStudy:
             return
         kept = {"params": frozen.params, "distributions": frozen.distributions, "user_attrs": {SUPERSEDES: number}}
         told = [values[name] for name in self.metric_names]
+        faults.at("optuna.before_tell")
         self.study.add_trial(create_trial(values=told, constraints={**violations, BUDGET: 0.0}, **kept))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:

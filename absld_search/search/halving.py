@@ -39,7 +39,8 @@ class Halving:
         trained: dict[str, list[Row]] = {}
         for row in [*ledger.trainings(stage=RUNG), *ledger.trainings(stage=SEARCH)]:
             trained.setdefault(row["config"], []).append(row)
-        self.lengths = sorted({*self.rules.epochs, *(epochs_of(row) for rows in trained.values() for row in rows)})
+        self.whole: set[str] = set()  # trials that have been given their whole training
+        self.rungs = set(self.rules.epochs[:-1])  # and those of earlier starts, which may have had others
         for trial in ledger.trials(arm=arm.name):
             rows = trained.get(trial["config"], [])
             self.queued(trial, rows)
@@ -63,6 +64,8 @@ class Halving:
         self.trials[trial["trial"]] = trial
         lengths = [epochs_of(row) for row in jobs]
         self.asked[trial["trial"]] = max([self.asked.get(trial["trial"], 0), *lengths])
+        self.rungs |= {epochs_of(row) for row in jobs if row["stage"] == RUNG}
+        self.whole |= {trial["trial"] for row in jobs if row["stage"] == SEARCH}
 
     def ended(self, trial: Row, row: Row) -> None:
         """A training of a trial has ended, if it has; of several seeds, the first is the rung's."""
@@ -78,7 +81,8 @@ class Halving:
         """The trial that deserves a longer training, and its epochs; `more`: new trials can still come."""
         outcomes = [self.outcomes[key] for key in sorted(self.outcomes)]
         failed = {each.trial for each in outcomes if each.values is None}
-        asked = {trial: epochs for trial, epochs in self.asked.items() if trial not in failed}
+        last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned
+        asked = {t: last if t in self.whole else epochs for t, epochs in self.asked.items() if t not in failed}
         found = scheduler.promotion(outcomes, asked, self.rules, more)
         return (self.trials[found[0]], found[1]) if found else None
 
@@ -105,7 +109,7 @@ class Halving:
 
     def was_on_a_rung(self, trial: Row) -> bool:
         """Whether Optuna has been told that it stopped."""
-        return any((trial["number"], epochs) in self.outcomes for epochs in self.lengths[:-1])
+        return any((trial["number"], epochs) in self.outcomes for epochs in self.rungs)
 
     def shortfall(self, trial: Row) -> tuple[dict[str, float], float]:
         """(values, how infeasible) of a stopped trial for Optuna: the share of the epochs that it lacks, above 0."""

@@ -55,8 +55,12 @@ class Queue:
             for number in unfinished - set(known):  # asked for, but never written down: nobody waits for it
                 self.studies[arm.name].drop(number)
             for trial in known.values():
-                if trial["state"] not in FINAL or trial["number"] in unfinished:
+                if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
                     self._settle(trial)
+
+    def _may_be_told_twice(self, trial: Row) -> bool:
+        """Optuna may know only that it stopped: a kill can come between the ledger's word and the second telling."""
+        return trial["state"] in (COMPLETE, INFEASIBLE) and self.halving[trial["arm"]].was_on_a_rung(trial)
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""

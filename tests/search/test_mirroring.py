@@ -45,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(queue: Queue, watching: Mirroring, between: Callable[[int], None] = lambda number: None) -> None:
     """A whole study with a mirror watching, through the searcher's callbacks, and no training."""
     watching.open()
-    searcher = LedgerSearcher(queue, watching)
+    searcher = LedgerSearcher(queue, watching, print)
     number = 0
     while isinstance(found := searcher.suggest(str(number)), dict):
         train(queue, searcher, str(number), found)

@@ -32,7 +32,7 @@ class Deaf:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None], ids=["nan", "inf", "-inf", "missing"])
 def test_a_worker_that_reports_such_a_number_has_failed(bad: float | None, name: str, tmp_path: Path) -> None:
     queue = open_queue(plan(tmp_path, trials=3, seeds=1))
-    searcher = LedgerSearcher(queue, Deaf())
+    searcher = LedgerSearcher(queue, Deaf(), print)
     found = searcher.suggest("one")
     metrics = {**pretend(found["job"]), name: bad}
     final = {f"final/{key}": value for key, value in metrics.items() if value is not None}

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absld_search.search import fronts, queue, scheduler
+from absld_search.search.arm_study import ArmStudy
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.queue import Queue
 from absld_search.search.scheduler import Outcome, Rules, budgets, promotion
-from absld_search.space import LogUniform, SearchSpace
+from absld_search.space import Choice, LogUniform, SearchSpace
 from absld_search.words import UsageError
-from tests.search.requests import plan, pretend
+from tests.search.requests import TAILS, plan, pretend
 
 MAX2 = ("max", "max")
 RULES = Rules("mo-asha", (3, 10, 30), MAX2)
@@ -127,7 +128,7 @@ def worth(job: dict) -> dict[str, float]:
     """Better with epochs; some configurations are not finite, some break a constraint."""
     values = pretend(job)
     part = job["schedule"]["epochs"] / 9
-    for name in ("worst_class_robust_accuracy", "robust_accuracy"):
+    for name in (*TAILS, "robust_accuracy"):
         values[name] *= part**0.3
     values["clean_accuracy"] = 0.5 + job["hyperparameters"]["temperature_lr"] / 2
     return values
@@ -149,6 +150,32 @@ def test_a_driver_killed_between_rungs_decides_the_same(tmp_path: Path) -> None:
     at_once = drain(plan(tmp_path / "a", space=ONE_ARM, **words))
     in_pieces = drain(plan(tmp_path / "b", space=ONE_ARM, **words), again=True)
     assert at_once == in_pieces and len(at_once) >= 7 + 2 + 1 + 1
+
+
+def test_a_kill_before_optuna_hears_the_second_time_is_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(tmp_path, space=ONE_ARM, trials=4, **LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArmStudy, "supersede", lambda *_: None)  # the kill
+        drain(made)
+    assert open_queue(made).studies["one"].study.best_trials, "the next start tells it"
+
+
+def test_arms_of_several_lengths_are_told_in_every_start(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={}, arms={"short": {"epochs": 1}, "long": {"epochs": 2}}, tuned=ONE_ARM.tuned)
+    made = plan(tmp_path, space=space, trials=3, seeds=1)
+    drain(made, again=True)
+    assert not any(study.running() for study in open_queue(made).studies.values())
+
+
+def test_epochs_can_be_tuned_where_nothing_is_stopped(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={}, arms={"one": {}}, tuned={"epochs": Choice((1, 2)), **ONE_ARM.tuned})
+    made = plan(tmp_path, space=space, trials=5, seeds=1, storage="sqlite://")
+    here = open_queue(made)
+    trained = drain(made, here=here)
+    assert {trial["state"] for trial in here.ledger.trials()} == {COMPLETE} and len(trained) == 5 + 1
+    assert not here.studies["one"].running()
 
 
 def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> None:
