@@ -18,25 +18,30 @@ from absld_search.core.results import Tables
 from absld_search.search import stats
 from analysis import evidence
 from analysis.caveats import caveats
-from analysis.confirmed import Seed, chosen, confirm_trainings, confirmed
-from analysis.sentences import verdicts_of
+from analysis.confirmed import (
+    SEARCHED,
+    Headline,
+    Seed,
+    chosen,
+    confirm_trainings,
+    confirmed,
+    headline_of,
+)
+from analysis.sentences import measured_under, verdicts_of
 from analysis.verdicts import Verdicts, verdicts
 
-MEASURES = (
-    "clean_accuracy",
-    "robust_accuracy",
-    "worst_class_robust_accuracy",
-    "cw_accuracy",
-    "worst_class_cw_accuracy",
-    "robust_nsd",
-    "minutes",
-)
-WORST, MEAN = "worst_class_robust_accuracy", "robust_accuracy"
+WORST, MEAN = "worst_class_{}_accuracy", "{}_accuracy"
 
 
-def compared(num_classes: int) -> list[str]:
-    """What arms are compared in: the tail of the classes, the worst class, the mean."""
-    return [tail_objective(num_classes), WORST, MEAN]
+def measures_of(kind: str) -> list[str]:
+    """What a row shows: the mean and the worst class under the headline's attack, then the search's, then CW."""
+    attacked = [form.format(of) for of in (kind, SEARCHED, "cw") for form in (MEAN, WORST)]
+    return list(dict.fromkeys(["clean_accuracy", *attacked, f"{kind}_nsd", "minutes"]))
+
+
+def compared(num_classes: int, kind: str) -> list[str]:
+    """What arms are compared in, under the headline's attack: the tail of the classes, the worst class, the mean."""
+    return [tail_objective(num_classes, kind), WORST.format(kind), MEAN.format(kind)]
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Row:
     params: dict[str, Any]  # what its search chose
     seeds: int
     searched: int  # complete trials of the arm's search
-    measures: dict[str, Spread]  # by names of MEASURES; absent where not measured
-    worst_classes: dict[str, int]  # name of the worst class under APGD-CE -> in how many seeds
+    measures: dict[str, Spread]  # by names of `measures_of`; absent where not measured
+    worst_classes: dict[str, int]  # name of the worst class under the headline's attack -> in how many seeds
     worst_class_images: int | None  # test images of that class; the fewest, where seeds disagree on it
     reason: str
 
@@ -103,12 +108,13 @@ class Answer:
     workload: str
     rows: list[Row]
     comparisons: list[Comparison]
-    verdicts: list[str]  # a sentence or two for each compared measure
+    verdicts: list[str]  # a sentence or two for each compared measure, and under which attack they hold
     caveats: list[str]
     worst: list[evidence.Worst] = field(default_factory=list)
     classes: list[evidence.ClassDifference] = field(default_factory=list)  # of the arms with a decided difference
     power: str = ""  # what would decide a difference of 1 point
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> measures on val, sha256, images
+    headline: Headline = Headline(SEARCHED, 0, 0)  # the attack of all these numbers
 
     @property
     def sentence(self) -> str:
@@ -119,23 +125,29 @@ class Answer:
 def answer(tables: Tables) -> Answer:
     """The answer of a study; an arm without confirm results gets a row that says so."""
     facts, seeds, on_test = tables.facts, confirmed(tables), verdicts(tables)
-    rows = [_row(tables, arm, seeds[arm]) for arm in facts["arms"]]
-    comparisons = _comparisons(tables, seeds, on_test)
+    headline = headline_of(tables)
+    rows = [_row(tables, arm, seeds[arm], headline.kind) for arm in facts["arms"]]
+    comparisons = _comparisons(tables, seeds, on_test, compared(len(facts["classes"]), headline.kind))
     arms = facts["arms"]
-    worst = {arm: _differences(WORST, seeds[arm], seeds[arms[0]]) for arm in arms[1:]}
+    worst = {arm: _differences(WORST.format(headline.kind), seeds[arm], seeds[arms[0]]) for arm in arms[1:]}
     return Answer(
         study=facts["study"],
         question=facts["question"],
         workload=facts["workload"],
         rows=rows,
         comparisons=comparisons,
-        verdicts=[*_smoke(facts["workload"]), *verdicts_of(rows, comparisons)],
-        caveats=caveats(facts, rows, seeds),
+        verdicts=[*_smoke(facts["workload"]), *_said(rows, comparisons, headline)],
+        caveats=caveats(facts, rows, seeds, headline),
         worst=evidence.worst_rows(tables, seeds, on_test),
         classes=evidence.class_differences(tables, [arm for arm in arms if _decided(arm, comparisons)], on_test),
         power=evidence.power(arms[0], worst, on_test),
         teachers=dict(facts.get("teachers", {})),
+        headline=headline,
     )
+
+
+def _said(rows: list[Row], comparisons: list[Comparison], headline: Headline) -> list[str]:
+    return [*verdicts_of(rows, comparisons, headline.kind), *filter(None, [measured_under(headline)])]
 
 
 def _smoke(workload: str) -> list[str]:
@@ -144,11 +156,11 @@ def _smoke(workload: str) -> list[str]:
     return ["SMOKE: this run proves the installation, its numbers mean nothing."]
 
 
-def _row(tables: Tables, arm: str, seeds: Mapping[int, Seed]) -> Row:
+def _row(tables: Tables, arm: str, seeds: Mapping[int, Seed], kind: str) -> Row:
     trial = chosen(tables).get(arm)
     complete = (pc.field("arm") == arm) & (pc.field("state") == "COMPLETE")
-    robust = [seed for seed in seeds.values() if not np.isnan(seed.robust).all()]
-    worst = [int(np.nanargmin(seed.robust)) for seed in robust]
+    attacked = [seed for seed in seeds.values() if not np.isnan(seed.attacked).all()]
+    worst = [int(np.nanargmin(seed.attacked)) for seed in attacked]
     names = Counter(tables.facts["classes"][index] for index in worst)
     return Row(
         arm=arm,
@@ -157,9 +169,9 @@ def _row(tables: Tables, arm: str, seeds: Mapping[int, Seed]) -> Row:
         params=json.loads(trial["params"]) if trial else {},
         seeds=len(seeds),
         searched=tables.trials.filter(complete).num_rows,
-        measures={name: spread for name in MEASURES if (spread := _spread(name, seeds)) is not None},
+        measures={name: spread for name in measures_of(kind) if (spread := _spread(name, seeds)) is not None},
         worst_classes=dict(names.most_common()),
-        worst_class_images=min((int(seed.n[i]) for seed, i in zip(robust, worst, strict=True)), default=None),
+        worst_class_images=min((int(seed.n[i]) for seed, i in zip(attacked, worst, strict=True)), default=None),
         reason=_reason(tables, arm, len(seeds)),
     )
 
@@ -194,10 +206,13 @@ def _decided(arm: str, comparisons: list[Comparison]) -> bool:
 
 
 def _comparisons(
-    tables: Tables, seeds: Mapping[str, Mapping[int, Seed]], on_test: Mapping[str, Verdicts]
+    tables: Tables,
+    seeds: Mapping[str, Mapping[int, Seed]],
+    on_test: Mapping[str, Verdicts],
+    measures: list[str],
 ) -> list[Comparison]:
     first, *others = tables.facts["arms"]
-    measures, both = compared(len(tables.facts["classes"])), _over_both(tables, on_test)
+    both = _over_both(tables, on_test, measures)
     found = []
     for measure in measures:
         differences = {arm: _differences(measure, seeds[arm], seeds[first]) for arm in others}
@@ -213,10 +228,11 @@ def _comparisons(
     return found
 
 
-def _over_both(tables: Tables, found: Mapping[str, Verdicts]) -> dict[str, dict[str, stats.Interval]]:
+def _over_both(
+    tables: Tables, found: Mapping[str, Verdicts], measures: list[str]
+) -> dict[str, dict[str, stats.Interval]]:
     """Arm -> measure -> interval of its difference to the first arm for new seeds and new images."""
     first, *others = tables.facts["arms"]
-    measures = compared(len(tables.facts["classes"]))
     if first not in found:
         return {}
     return {arm: evidence.over_both(found[arm], found[first], measures) for arm in others if arm in found}

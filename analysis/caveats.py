@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from absld_search.core.metrics import kind_of
 from absld_search.search import stats
-from analysis.confirmed import Seed
+from analysis.confirmed import Headline, Seed, plain_name
+from analysis.sentences import plain
 
 
-def caveats(facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]:
+def caveats(
+    facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]], headline: Headline
+) -> list[str]:
     """One sentence or two each; `rows` are the answer's."""
     summary = facts.get("workload_summary", "")
     setting = f"{facts['workload']} ({summary})" if summary else facts["workload"]
@@ -19,7 +23,8 @@ def caveats(facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mappi
         _selection_caveat(facts, rows),
         *_oracle_caveat(facts),
         *_seeds_caveat(rows),
-        *_images_caveat(seeds),
+        *_attack_caveat(facts, headline),
+        *_images_caveat(seeds, headline.kind),
         "Seeds vary a training's start, order and noise, not the test images. The interval over seeds and its p speak "
         "of new seeds on these images; two settings that are equal on average still differ on any one set of images, "
         "so only what the interval over seeds and images leaves no doubt of is claimed without that restriction.",
@@ -61,17 +66,33 @@ def _seeds_caveat(rows: list[Any]) -> list[str]:
     ]
 
 
-def _images_caveat(seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]:
+def _attack_caveat(facts: Mapping[str, Any], headline: Headline) -> list[str]:
+    said = []
+    if headline.kind not in map(kind_of, facts["objectives"]) and headline.trainings:
+        said = [
+            f"The search went by {', '.join(map(plain, facts['objectives']))}, not by {plain_name(headline.kind)}: "
+            "a choice that is best under the one attack need not be best under the other."
+        ]
+    if headline.held:
+        said.append(
+            f"{headline.passed_over} is stored for {headline.held} of {headline.trainings} confirm trainings and does "
+            "not count; numbers of different attacks are not compared."
+        )
+    return said
+
+
+def _images_caveat(seeds: Mapping[str, Mapping[int, Seed]], kind: str) -> list[str]:
     measured = [seed for of_arm in seeds.values() for seed in of_arm.values() if seed.n.any()]
     if not measured:
         return []
     counts = np.concatenate([seed.n[seed.n > 0] for seed in measured])
     n, num_classes = int(counts.min()), int((measured[0].n > 0).sum())
-    mean = float(np.mean([seed.measures["robust_accuracy"] for seed in measured]))
+    mean = float(np.mean([seed.measures[f"{kind}_accuracy"] for seed in measured]))
     expected = stats.expected_worst(num_classes, n, mean)
     span = f"{n}" if n == counts.max() else f"{n} to {counts.max()}"
     return [
         f"Test has {span} images per class: one image moves a class by {100 / n:.1f} %. The minimum over classes "
-        f"is biased low by so few: were all {num_classes} classes at the mean robust accuracy of {100 * mean:.1f} %, "
-        f"the worst would still read {100 * expected:.1f} % on average. Compare it only at equal numbers of images."
+        f"is biased low by so few: were all {num_classes} classes at the mean accuracy of {100 * mean:.1f} % under "
+        f"{plain_name(kind)}, the worst would still read {100 * expected:.1f} % on average. Compare it only at equal "
+        "numbers of images."
     ]

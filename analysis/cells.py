@@ -1,32 +1,25 @@
 """The two tables of an answer as rows of short strings: the same cells for terminal, Markdown and HTML."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.answer import Answer, Comparison, Row
+from absld_search.core.metrics import kind_of
+from analysis.answer import MEAN, WORST, Answer, Comparison, Row, measures_of
+from analysis.confirmed import SEARCHED, plain_name, short_name
 from analysis.evidence import ClassDifference, Worst
-from analysis.sentences import in_per_cent, plain
+from analysis.sentences import attack_label, in_per_cent, measured_under, plain
 
 MISSING = "–"
-COLUMNS = {  # measure -> heading; accuracies in per cent
+TEACHER_COLUMNS = {
     "clean_accuracy": "clean",
     "robust_accuracy": "robust",
     "worst_class_robust_accuracy": "worst class",
-    "cw_accuracy": "CW",
-    "worst_class_cw_accuracy": "worst CW",
     "robust_nsd": "NSD",
-    "minutes": "min",
 }
-LEGEND = (
-    "On test: mean ± sd over the confirm seeds. Clean, robust (APGD-CE) and CW: accuracy in % of images. "
-    "Worst class: the lowest class accuracy under APGD-CE, n its number of test images; worst CW likewise. "
-    "NSD: standard deviation / mean of the class accuracies under APGD-CE, lower is fairer. Min: minutes of a training."
-)
-TEACHER_COLUMNS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
 TEACHER_LEGEND = (
-    "The teachers themselves, on val (the students above: on test). A dash: not measured, because APGD of a "
-    "large network needs a GPU. sha256: the first digits of the weights' hash."
+    "The teachers themselves, on val under APGD-CE (the students above: on test). A dash: not measured, because APGD "
+    "of a large network needs a GPU. sha256: the first digits of the weights' hash."
 )
 COMPARISON_LEGEND = (
     "Arm minus first arm in points, paired by seed. Over seeds: the 95 % interval of new seeds on these test images, "
@@ -35,25 +28,73 @@ COMPARISON_LEGEND = (
     "interval over both does not exclude 0, so that the claim is about these images."
 )
 WORST_LEGEND = (
-    "On test, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; n: images of the "
-    "class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds and new images. "
+    "On test under {attack}, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; "
+    "n: images of the class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds "
+    "and new images. "
     "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
     "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
-    "points of the first objective: what the search saw on val, and what the confirm trainings reach on val, minus "
-    "what these reach on test."
+    "points of the first objective ({objective}), under the search's attack on either side: what the search saw on "
+    "val, and what the confirm trainings reach on val, minus what these reach on test."
 )
 CLASSES_LEGEND = (
-    "Classes in which a decided arm differs from the first: exact McNemar test, Holm's correction for the number of "
-    "classes. Better, worse: images that the arm gets right with more seeds, and with fewer, than the first arm."
+    "Under {attack}: classes in which a decided arm differs from the first: exact McNemar test, Holm's "
+    "correction for the number of classes. Better, worse: images that the arm gets right with more seeds, and with "
+    "fewer, than the first arm."
 )
 
 
-def rows(found: Answer) -> tuple[list[str], list[list[str]]]:
-    """Heading and one row of cells an arm."""
-    names = ["arm", "trial", "seeds", *COLUMNS.values()]
+def legend(found: Answer, narrow: bool = False) -> str:
+    """What the columns of the arms' table are, and under which attack, with n; `narrow` as in `rows`."""
+    kind = found.headline.kind
+    others = [of for of in (SEARCHED, "cw") if of != kind and MEAN.format(of) in _shown(found, narrow)]
+    attacks = [f"{short_name(of)} = {plain_name(of)}{_role(of, kind)}" for of in (kind, *others)]
+    beside = f"; worst {' and worst '.join(map(short_name, others))} likewise" if others else ""
+    parts = [
+        "On test: mean ± sd over the confirm seeds.",
+        measured_under(found.headline),
+        f"Accuracy in % of images: clean; {'; '.join(attacks)}.",
+        f"Worst class: the lowest class accuracy under {attack_label(kind)}, n its number of test images{beside}.",
+        f"NSD: standard deviation / mean of the class accuracies under {attack_label(kind)}, lower is fairer.",
+        "Min: minutes of a training.",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def worst_legend(found: Answer) -> str:
+    """What the columns of the table of worst classes are."""
+    objective = plain(found.worst[0].objective) if found.worst else ""
+    return WORST_LEGEND.format(attack=plain_name(found.headline.kind), objective=objective)
+
+
+def classes_legend(found: Answer) -> str:
+    """What the columns of the table of classes are."""
+    return CLASSES_LEGEND.format(attack=plain_name(found.headline.kind))
+
+
+def columns(kind: str) -> dict[str, str]:
+    """Measure -> heading of the arms' table; the headline's attack first, accuracies in per cent."""
+    heads = {measure: plain(measure) for measure in measures_of(kind)}
+    for of in (SEARCHED, "cw", kind):
+        heads |= {MEAN.format(of): short_name(of), WORST.format(of): f"worst {short_name(of)}"}
+    fixed = {"clean_accuracy": "clean", WORST.format(kind): "worst class", f"{kind}_nsd": "NSD", "minutes": "min"}
+    return heads | fixed
+
+
+def _shown(found: Answer, narrow: bool) -> dict[str, str]:
+    """Those columns that some arm fills, or all where none has any."""
+    kind, measured = found.headline.kind, {measure for row in found.rows for measure in row.measures}
+    crowded = narrow and kind not in (SEARCHED, "cw")
+    heads = {measure: head for measure, head in columns(kind).items() if not (crowded and kind_of(measure) == "cw")}
+    return {measure: head for measure, head in heads.items() if measure in measured or not measured}
+
+
+def rows(found: Answer, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Heading and one row of cells an arm. `narrow`: without CW, where the search's attack needs the room."""
+    heads = _shown(found, narrow)
+    names = ["arm", "trial", "seeds", *heads.values()]
     place = names.index("worst class") + 1
     names.insert(place, "n")
-    return names, [_row(row, place) for row in found.rows]
+    return names, [_row(row, place, list(heads)) for row in found.rows]
 
 
 def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
@@ -89,7 +130,7 @@ def _class(row: ClassDifference) -> list[str]:
 
 def teachers(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells a teacher."""
-    names = ["teacher", "sha256", *[COLUMNS[measure] for measure in TEACHER_COLUMNS], "images"]
+    names = ["teacher", "sha256", *TEACHER_COLUMNS.values(), "images"]
     return names, [_teacher(name, facts) for name, facts in found.teachers.items()]
 
 
@@ -123,8 +164,12 @@ def number(measure: str, value: float) -> str:
     return f"{100 * value:.1f}" if in_per_cent(measure) else f"{value:.3f}"
 
 
-def _row(row: Row, place: int) -> list[str]:
-    cells = [row.arm, row.trial or MISSING, str(row.seeds), *(_spread(row, measure) for measure in COLUMNS)]
+def _role(of: str, kind: str) -> str:
+    return ", what the search saw on val" if of == SEARCHED != kind else ""
+
+
+def _row(row: Row, place: int, measures: Sequence[str]) -> list[str]:
+    cells = [row.arm, row.trial or MISSING, str(row.seeds), *(_spread(row, measure) for measure in measures)]
     cells.insert(place, MISSING if row.worst_class_images is None else str(row.worst_class_images))
     return cells
 
@@ -140,7 +185,7 @@ def _comparison(found: Comparison) -> list[str]:
     decided = ("yes" if found.general else "here") if found.decided else "no"
     return [
         f"{found.arm} − {found.against}",
-        plain(found.measure),
+        plain(found.measure).removesuffix(" accuracy") if "worst" in found.measure else plain(found.measure),
         _points(found.mean),
         _interval(found.low, found.high),
         _interval(found.low_both, found.high_both),

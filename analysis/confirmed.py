@@ -3,6 +3,7 @@
 The confirm stage trains each arm's chosen trial again, with fresh seeds that are the same in all arms.
 """
 
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +12,29 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from absld_search.core import metrics
-from absld_search.core.attack_names import KINDS
+from absld_search.core.attack_names import ATTACKS, BY_WORD, KINDS, SEARCH_ATTACKS, strongest
 from absld_search.core.results import Tables
+
+SEARCHED = KINDS[SEARCH_ATTACKS[-1]]  # the word of the search's own attack, APGD-CE
 
 
 class Seed(NamedTuple):
-    """One confirm training on test: metrics by name; robust accuracy and number of images per class, (C,)."""
+    """One confirm training on test: metrics by name; under the headline's attack each class's accuracy and n, (C,)."""
 
     measures: dict[str, float]
-    robust: NDArray[np.float64]
+    attacked: NDArray[np.float64]
     n: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The attack whose numbers an answer leads with, and on how much it rests."""
+
+    kind: str  # its word in the names of metrics
+    trainings: int  # confirm trainings that count, in all arms
+    images: int  # test images of each; the fewest, where they differ
+    passed_over: str = ""  # a stronger attack, stored for some of these trainings only; its name in a sentence
+    held: int = 0  # by how many
 
 
 def chosen(tables: Tables) -> dict[str, dict[str, Any]]:
@@ -38,37 +52,92 @@ def confirm_trainings(tables: Tables, arm: str) -> list[dict[str, Any]]:
     return tables.trainings.filter(wanted).sort_by("seed").to_pylist()
 
 
-def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
-    """Arm -> seed -> what its confirm training reached on test; every arm of the study is a key."""
-    num_classes = len(tables.facts["classes"])
-    images = tables.images.filter(pc.field("split") == "test")
+def counted(tables: Tables) -> dict[str, dict[int, dict[str, Any]]]:
+    """Arm -> seed -> row of a confirm training that counts: complete, asked for, measured on test."""
     # A study that was asked for more seeds before may hold some arms' and not the others'.
     indices = tables.facts.get("confirm_seed_indices")
+    measured = set(pc.unique(tables.images.filter(pc.field("split") == "test")["training"]).to_pylist())
 
-    def asked(seed: int) -> bool:
-        return indices is None or seed in indices
+    def counts(row: dict[str, Any]) -> bool:
+        asked = indices is None or row["seed"] in indices
+        return asked and row["state"] == "COMPLETE" and row["training"] in measured
 
-    found: dict[str, dict[int, Seed]] = {}
-    for arm in tables.facts["arms"]:
-        complete = [row for row in confirm_trainings(tables, arm) if row["state"] == "COMPLETE" and asked(row["seed"])]
-        of_arm = {row["seed"]: (images.filter(pc.field("training") == row["training"]), row) for row in complete}
-        found[arm] = {
-            seed: _seed(rows, num_classes, training["seconds"])
-            for seed, (rows, training) in of_arm.items()
-            if rows.num_rows
+    return {arm: {row["seed"]: row for row in confirm_trainings(tables, arm) if counts(row)} for arm in _arms(tables)}
+
+
+def headline(tables: Tables) -> str:
+    """The word of the strongest attack that is stored on test for every confirm training that counts.
+
+    APGD-CE's, the search's attack, where they share none.
+    """
+    return headline_of(tables).kind
+
+
+def headline_of(tables: Tables) -> Headline:
+    """The same, with what it rests on."""
+    stored = _stored(tables)
+    held = [set(attacks) for attacks in stored.values()]
+    common = strongest(set.intersection(*held) if held else ())
+    attack = SEARCH_ATTACKS[-1] if common == "clean" else common
+    images = [stored[key][attack] for key in stored if attack in stored[key]]
+    found = Headline(KINDS[attack], len(images), min(images, default=0))
+    best = strongest(set().union(*held))
+    if best in (attack, "clean"):
+        return found
+    return replace(found, passed_over=ATTACKS[best].plain, held=sum(best in attacks for attacks in held))
+
+
+def _stored(tables: Tables) -> dict[str, dict[str, int]]:
+    """Key of each confirm training that counts -> attack -> images on test; an attack on fewer of them is left out."""
+    keys = [row["training"] for of_arm in counted(tables).values() for row in of_arm.values()]
+    wanted = (pc.field("split") == "test") & pc.field("training").isin(pa.array(keys, pa.string()))
+    found: dict[str, dict[str, int]] = {}
+    counts = tables.images.filter(wanted).group_by(["training", "attack"]).aggregate([("image", "count")])
+    for row in counts.to_pylist():
+        if row["attack"] in KINDS:
+            found.setdefault(row["training"], {})[row["attack"]] = row["image_count"]
+    return {
+        key: {attack: n for attack, n in attacks.items() if n == max(attacks.values())}
+        for key, attacks in found.items()
+    }
+
+
+def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
+    """Arm -> seed -> what its confirm training reached on test; every arm of the study is a key."""
+    num_classes, kind = len(tables.facts["classes"]), headline(tables)
+    images = tables.images.filter(pc.field("split") == "test")
+    return {
+        arm: {
+            seed: _seed(images.filter(pc.field("training") == row["training"]), num_classes, row["seconds"], kind)
+            for seed, row in of_arm.items()
         }
-    return found
+        for arm, of_arm in counted(tables).items()
+    }
 
 
-def _seed(images: pa.Table, num_classes: int, seconds: float | None) -> Seed:
+def plain_name(kind: str) -> str:
+    """An attack's name in a sentence, by its word."""
+    return BY_WORD[kind].plain
+
+
+def short_name(kind: str) -> str:
+    """An attack's name in a table's head, by its word."""
+    return BY_WORD[kind].short
+
+
+def _arms(tables: Tables) -> list[str]:
+    return list(tables.facts["arms"])
+
+
+def _seed(images: pa.Table, num_classes: int, seconds: float | None, headline: str) -> Seed:
     measures: dict[str, float] = {} if seconds is None else {"minutes": seconds / 60}
-    robust, n = np.full(num_classes, np.nan), np.zeros(num_classes, dtype=np.int64)
+    attacked, n = np.full(num_classes, np.nan), np.zeros(num_classes, dtype=np.int64)
     for attack, kind in KINDS.items():
         rows = images.filter(pc.field("attack") == attack)
         if not rows.num_rows:
             continue
         correct, labels = (rows[name].to_numpy() for name in ("correct", "label"))
         measures |= metrics.summary(kind, correct, labels, num_classes)
-        if kind == "robust":
-            robust, n = metrics.class_accuracies(correct, labels, num_classes)
-    return Seed(measures, robust, n)
+        if kind == headline:
+            attacked, n = metrics.class_accuracies(correct, labels, num_classes)
+    return Seed(measures, attacked, n)

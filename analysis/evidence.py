@@ -20,7 +20,10 @@ CLASSES_SHOWN = 6  # of one arm
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst classes of one arm on test, means over seeds, and how much better they had looked on val."""
+    """The worst classes of one arm on test under the headline's attack, means over seeds; val's optimism.
+
+    The optimism is that of the objective, so it compares the search's own attack on val with the same on test.
+    """
 
     arm: str
     minimum: float
@@ -50,15 +53,17 @@ class ClassDifference:
 
 def statistic(measure: str) -> Callable[[Array], Array]:
     """A compared measure as a function of class accuracies (..., C); the mean is that over classes."""
-    if measure == "robust_accuracy":
+    form = metrics.form_of(measure)
+    if form == "{}_accuracy":
         return lambda accuracy: np.asarray(accuracy.mean(axis=-1))
-    fraction = {"worst_class_robust_accuracy": 1e-9, "worst_tenth_robust_accuracy": 0.1, "robust_cvar": 0.2}[measure]
+    fraction = {"worst_class_{}_accuracy": 1e-9, "worst_tenth_{}_accuracy": 0.1, "{}_cvar": 0.2}[form]
     return lambda accuracy: metrics.lowest_means(accuracy, max(fraction, 1 / accuracy.shape[-1]))
 
 
 def worst_rows(tables: Tables, seeds: Mapping[str, Mapping[int, Seed]], on_test: Mapping[str, Verdicts]) -> list[Worst]:
     """One row an arm that was confirmed."""
-    on_val = verdicts(tables, split="val")
+    kind = metrics.kind_of(next(iter(tables.facts["objectives"])))
+    on_val = verdicts(tables, kind=kind, split="val") if kind else {}
     rows = [_worst(tables, arm, one, seeds[arm], on_val.get(arm)) for arm, one in on_test.items()]
     first = on_test.get(tables.facts["arms"][0])
     if first is None:
@@ -89,13 +94,18 @@ def _worst(tables: Tables, arm: str, found: Verdicts, seeds: Mapping[int, Seed],
         tail=float(tail(accuracy).mean()),
         rho=None,
         objective=objective,
-        search_optimism=None if searched is None else searched - on_test,
-        val_optimism=None if val is None else val - on_test,
+        search_optimism=_less(searched, on_test),
+        val_optimism=_less(val, on_test),
     )
 
 
+def _less(value: float | None, other: float) -> float | None:
+    """The difference; None where either was not measured."""
+    return None if value is None or not np.isfinite(value - other) else value - other
+
+
 def _mean_measure(measure: str, found: Verdicts) -> float:
-    kind = next(kind for kind in metrics.KINDS if kind in measure.split("_"))
+    kind = metrics.kind_of(measure)
     rows = [metrics.summary(kind, correct, found.labels, len(found.present)) for correct in found.correct]
     return float(np.mean([row[measure] for row in rows]))
 

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from absld_search.core.metrics import kind_of
 from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
-from analysis.confirmed import Seed, confirm_trainings, confirmed
-from analysis.sentences import in_per_cent, plain
+from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
+from analysis.sentences import attack_label, in_per_cent, plain
 
 # Okabe and Ito, "Color Universal Design", 2008; without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -63,11 +64,11 @@ def pareto_front(tables: Tables) -> Figure:
 
 
 def class_bars(tables: Tables) -> Figure | None:
-    """Robust accuracy of each class on test, hardest first, sd over seeds; None if nothing is confirmed."""
+    """Accuracy of each class on test under the headline's attack, hardest first, sd over seeds; None if nothing is."""
     seeds = _attacked(tables)
     if not seeds:
         return None
-    values = {arm: np.stack([seed.robust for seed in found]) for arm, found in seeds.items()}  # (seeds, C)
+    values = {arm: np.stack([seed.attacked for seed in found]) for arm, found in seeds.items()}  # (seeds, C)
     order = _by_difficulty(list(values.values()))[:CLASSES_SHOWN]
     with mpl.rc_context(STYLE):
         figure, (axes,) = _figure(1, 7.2, 4.0)
@@ -90,7 +91,7 @@ def class_bars(tables: Tables) -> Figure | None:
         axes.grid(False, axis="x")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("class, hardest first" + _cut_note(tables, order))
-        axes.set_ylabel(f"robust accuracy on test\n(% of images, {_attack(tables)})")
+        axes.set_ylabel(f"robust accuracy on test\n(% of images, {_attack(tables, headline(tables))})")
         figure.legend(loc="outside lower left", ncols=4)
         axes.set_title(_bars_title(seeds))
         return figure
@@ -104,7 +105,7 @@ def temperatures(tables: Tables) -> Figure | None:
     curves = {arm: found for arm in tables.facts["arms"] if (found := _temperature_curves(tables, arm))}
     if not curves:
         return None
-    measured = [np.stack([seed.robust for seed in found]) for found in _attacked(tables).values()]
+    measured = [np.stack([seed.attacked for seed in found]) for found in _attacked(tables).values()]
     order = _by_difficulty(measured) if measured else np.arange(len(tables.facts["classes"]))
     sides = [side for side in ("adv", "clean") if any(side in found for found in curves.values())]
     with mpl.rc_context(STYLE):
@@ -138,13 +139,14 @@ def _axis_label(tables: Tables, column: str) -> str:
         return "trial number"
     name = column.removeprefix("objective/")
     better = "higher" if tables.facts["objectives"][name] == "max" else "lower"
-    unit = f"% of images, {_attack(tables) if 'robust' in name else 'clean'}" if in_per_cent(name) else "no unit"
+    unit = f"% of images, {_attack(tables, kind_of(name))}" if in_per_cent(name) else "no unit"
     return f"{plain(name)} on val\n({unit}; {better} is better)"
 
 
-def _attack(tables: Tables) -> str:
+def _attack(tables: Tables, kind: str) -> str:
     eps = tables.facts.get("eps")
-    return "APGD-CE" if eps is None else f"APGD-CE, eps {eps:.3g}"
+    name = attack_label(kind)
+    return name if eps is None or kind == "clean" else f"{name}, eps {eps:.3g}"
 
 
 def _look(tables: Tables, arm: str) -> tuple[str, str, str]:
@@ -185,7 +187,7 @@ def _drawn(values: NDArray[Any], column: str) -> NDArray[np.float64]:
 
 
 def _attacked(tables: Tables) -> dict[str, list[Seed]]:
-    """Arm -> its confirm trainings with APGD-CE on test; arms without any are absent."""
+    """Arm -> its confirm trainings with the headline's attack on test; arms without any are absent."""
     found = {arm: [s for s in seeds.values() if s.n.any()] for arm, seeds in confirmed(tables).items()}
     return {arm: seeds for arm, seeds in found.items() if seeds}
 

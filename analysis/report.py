@@ -36,7 +36,7 @@ def write(study_folder: Path | str) -> Answer:
 
 def table(found: Answer, width: int = 110) -> str:
     """The answer as plain text, for a terminal of at least 110 columns."""
-    lines = [*_wrapped(found.question, width), "", *_aligned(*cells.rows(found), width)]
+    lines = [*_wrapped(found.question, width), "", *_aligned(*cells.rows(found, narrow=True), width)]
     for row in found.rows:
         lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
     if found.comparisons:
@@ -50,7 +50,7 @@ def table(found: Answer, width: int = 110) -> str:
     lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
     lines += [
         "",
-        *_wrapped(cells.LEGEND, width),
+        *_wrapped(cells.legend(found, narrow=True), width),
         "",
         *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
         *_wrapped(found.power, width),
@@ -62,15 +62,15 @@ def markdown(found: Answer) -> str:
     """The answer as Markdown."""
     teachers = [_markdown_table(*cells.teachers(found)), cells.TEACHER_LEGEND] if found.teachers else []
     comparisons = [_markdown_table(*cells.comparisons(found)), cells.COMPARISON_LEGEND] if found.comparisons else []
-    worst = [_markdown_table(*cells.worst(found)), cells.WORST_LEGEND] if found.worst else []
-    classes = [_markdown_table(*cells.classes(found)), cells.CLASSES_LEGEND] if found.classes else []
+    worst = [_markdown_table(*cells.worst(found)), cells.worst_legend(found)] if found.worst else []
+    classes = [_markdown_table(*cells.classes(found)), cells.classes_legend(found)] if found.classes else []
     parts = [
         f"# {_plain_markdown(found.question)}",
         _plain_markdown(f"Study {found.study}, workload {found.workload}."),
         *[f"**{_plain_markdown(verdict)}**" for verdict in found.verdicts],
         _markdown_table(*cells.rows(found)),
         _markdown_list([f"{row.arm}: {row.reason}" for row in found.rows if row.reason]),
-        cells.LEGEND,
+        cells.legend(found),
         *comparisons,
         found.power,
         *worst,

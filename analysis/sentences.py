@@ -2,16 +2,44 @@
 
 from typing import TYPE_CHECKING
 
+from absld_search.core.metrics import KINDS, form_of, kind_of
+from analysis.confirmed import SEARCHED, Headline, plain_name, short_name
+
 if TYPE_CHECKING:
     from analysis.answer import Comparison, Row
 
 ON_THESE = " on these test images; other images could turn it around"
 
 
+WORDS = {"nsd": "NSD", "cvar": "CVaR-20 %"} | {kind: short_name(kind) for kind in KINDS}
+
+
 def plain(measure: str) -> str:
-    """A measure's name in plain words."""
-    worded = measure.replace("worst_class", "worst-class").replace("worst_tenth", "worst-tenth").replace("_", " ")
-    return worded.replace("cw", "CW").replace("nsd", "NSD").replace("cvar", "CVaR-20 %")
+    """A measure's name in plain words, short enough for a table: the attack by its short name."""
+    parts = [WORDS.get(part, part) for part in measure.split("_")]
+    return " ".join(parts).replace("worst class", "worst-class").replace("worst tenth", "worst-tenth")
+
+
+def in_full(measure: str) -> str:
+    """A measure's name for a sentence: "worst-class accuracy under" the attack, which is named in full."""
+    kind, form = kind_of(measure), form_of(measure)
+    if kind in ("", "clean"):
+        return plain(measure)
+    name = "mean accuracy" if form == "{}_accuracy" else plain(form.replace("_{}", "").replace("{}_", ""))
+    return f"{name} under {plain_name(kind)}"
+
+
+def attack_label(kind: str) -> str:
+    """An attack's name where there is little room; the search's by its own name, which the tables call robust."""
+    return plain_name(kind) if kind == SEARCHED else short_name(kind)
+
+
+def measured_under(headline: Headline) -> str:
+    """The attack of the answer's numbers, and on how much they rest; "" where nothing is confirmed."""
+    if not headline.trainings:
+        return ""
+    stored = f"the strongest attack stored for all {headline.trainings} confirm trainings"
+    return f"Measured under {plain_name(headline.kind)}: {stored}, on {headline.images} test images each."
 
 
 def in_per_cent(measure: str) -> bool:
@@ -19,10 +47,10 @@ def in_per_cent(measure: str) -> bool:
     return measure.endswith(("_accuracy", "_cvar", "_softmin"))
 
 
-def verdicts_of(rows: list["Row"], comparisons: list["Comparison"]) -> list[str]:
-    """A sentence or two for each compared measure."""
+def verdicts_of(rows: list["Row"], comparisons: list["Comparison"], kind: str) -> list[str]:
+    """A sentence or two for each compared measure; `kind`: the word of the headline's attack."""
     if len(rows) == 1:
-        return [_only_arm(rows[0])]
+        return [_only_arm(rows[0], kind)]
     measures = dict.fromkeys(found.measure for found in comparisons)
     said = [_verdict([found for found in comparisons if found.measure == measure]) for measure in measures]
     compared = {found.arm for found in comparisons}
@@ -33,12 +61,13 @@ def verdicts_of(rows: list["Row"], comparisons: list["Comparison"]) -> list[str]
     return [sentence for sentence in said if sentence]
 
 
-def _only_arm(row: "Row") -> str:
-    spread = row.measures.get("worst_class_robust_accuracy")
+def _only_arm(row: "Row", kind: str) -> str:
+    measure = f"worst_class_{kind}_accuracy"
+    spread = row.measures.get(measure)
     if spread is None:
         return f"The data do not decide: the only arm, {row.arm}, has no confirmed result."
     return (
-        f"The only arm, {row.arm}, reaches a worst-class robust accuracy of {100 * spread.mean:.1f} % on test "
+        f"The only arm, {row.arm}, reaches a {in_full(measure)} of {100 * spread.mean:.1f} % on test "
         f"(mean of {spread.n} seeds); nothing is compared."
     )
 
@@ -51,7 +80,7 @@ def _verdict(comparisons: list["Comparison"]) -> str:
     undecided = [f"between {found.against} and {found.arm}" for found in comparisons if not found.decided]
     if undecided:
         said.append(f"The data do not decide {', nor '.join(undecided)}.")
-    name = plain(comparisons[0].measure)
+    name = in_full(comparisons[0].measure)
     return f"{name[0].upper()}{name[1:]}: {' '.join(said)}"
 
 

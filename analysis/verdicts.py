@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from absld_search.core.attack_names import KINDS
 from absld_search.core.results import Tables
-from analysis.confirmed import KINDS, confirm_trainings, confirmed
+from analysis.confirmed import counted, headline
 
 
 class Verdicts(NamedTuple):
@@ -24,18 +25,19 @@ class Verdicts(NamedTuple):
         return self.correct[[self.seeds.index(seed) for seed in seeds]]
 
 
-def verdicts(tables: Tables, kind: str = "robust", split: str = "test") -> dict[str, Verdicts]:
-    """Arm -> its verdicts under the attack that measures `kind`; arms without any are absent."""
+def verdicts(tables: Tables, kind: str = "", split: str = "test") -> dict[str, Verdicts]:
+    """Arm -> its verdicts under the attack of that `kind`, the headline's by default; arms without any are absent."""
+    kind = kind or headline(tables)
     attacks = [attack for attack, word in KINDS.items() if word == kind]
     wanted = (pc.field("split") == split) & pc.field("attack").isin(attacks)
     images = tables.images.filter(wanted)
-    found = {arm: _of_arm(tables, arm, sorted(seeds), images) for arm, seeds in confirmed(tables).items()}
+    found = {arm: _of_arm(of_arm, images) for arm, of_arm in counted(tables).items()}
     return {arm: one for arm, one in found.items() if one is not None}
 
 
-def _of_arm(tables: Tables, arm: str, seeds: list[int], images: pa.Table) -> Verdicts | None:
-    keys = {row["seed"]: row["training"] for row in confirm_trainings(tables, arm)}
-    rows = {seed: images.filter(pc.field("training") == keys[seed]).sort_by("image") for seed in seeds}
+def _of_arm(trainings: dict[int, dict[str, Any]], images: pa.Table) -> Verdicts | None:
+    keys = {seed: trainings[seed]["training"] for seed in sorted(trainings)}
+    rows = {seed: images.filter(pc.field("training") == key).sort_by("image") for seed, key in keys.items()}
     rows = {seed: table for seed, table in rows.items() if table.num_rows}
     if not rows:
         return None

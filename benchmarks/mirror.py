@@ -69,7 +69,7 @@ def study(out: Path, uri: str | None, trials: int) -> dict[str, float]:
     queue = Queue(made, Ledger(made.request.storage, made.request.study))
     mirroring, timed, ends = Mirroring(made, queue.ledger, lambda line: None), Timed(), Timed()
     ends(mirroring.open)
-    searcher, number = LedgerSearcher(queue, mirroring), 0
+    searcher, number = LedgerSearcher(queue, mirroring, print), 0
     while isinstance(found := searcher.suggest(str(number)), dict):
         mirroring.sent.clear()  # every epoch is told
         log = EpochLog(made.folder / "trainings" / found["training"] / "epochs.jsonl")

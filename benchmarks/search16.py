@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from absld_search.core import models
 from absld_search.core.data import Split
@@ -29,6 +28,7 @@ from absld_search.core.trainer import Options, Schedule, Trainer
 from absld_search.workloads import CIFAR10 as SETTING
 from benchmarks import timing
 from benchmarks.options import options
+from benchmarks.plain import PlainABSLD
 from benchmarks.views import pixels
 
 BATCH, TEACHER, STUDENT = 64, "wrn-34-10", "resnet-8-16"
@@ -41,32 +41,23 @@ def split(batches: int) -> Split:
     return Split(torch.from_numpy(pixels(len(ids)).copy()), ids % 10, ids, 10, SETTING.augmentation, rows=ids)
 
 
-def plain_training(seed_of: int, rate: float, asked: Network, images: Split) -> None:
-    """One epoch of ABSLD without any of our means: the teacher is run for every batch."""
-    student = models.build(STUDENT, 10, 3, seed_of)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
-    tau = torch.ones(10)
+def plain_training(seed_of: int, asked: Network, images: Split) -> None:
+    """One epoch of the plain step, in the trainer's views and order: the teacher is run for every batch."""
+    torch.manual_seed(seed_of)
+    student = PlainABSLD(models.build(STUDENT, 10, 3, seed_of), Counted(asked), 10)
     for batch in images.batches(BATCH, seed_of, 1):
-        teacher_logits = asked.clean_logits(batch)
-        labels = (teacher_logits / tau[batch.y, None]).softmax(1)
-        x_adv = plain_attack(student.eval(), batch.x, labels)
-        student.train()
-        losses = [F.kl_div(student(x).log_softmax(1), labels, reduction="none").sum(1) for x in (x_adv, batch.x)]
-        optimizer.zero_grad()
-        (5 / 6 * losses[0] + 1 / 6 * losses[1]).mean().backward()
-        optimizer.step()
+        student.step(batch.x, batch.y)
 
 
-def plain_attack(student: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """PGD-10 on the divergence from `labels`."""
-    x_adv = x + 0.001 * torch.randn_like(x)
-    for _ in range(SETTING.num_steps):
-        x_adv = x_adv.detach().requires_grad_()
-        loss = F.kl_div(student(x_adv).log_softmax(1), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x_adv)
-        moved = x_adv.detach() + SETTING.step_size * gradient.sign()
-        x_adv = torch.clamp(torch.clamp(moved, x - SETTING.eps, x + SETTING.eps), 0, 1)
-    return x_adv
+class Counted(nn.Module):
+    """A teacher that is called as a network and counts the images."""
+
+    def __init__(self, asked: Network) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.asked(x)
 
 
 def our_training(seed_of: int, rate: float, asked: Network, images: Split, more: dict[str, str]) -> None:
@@ -89,7 +80,7 @@ def variants(images: Split, model: nn.Module, folder: Path) -> dict[str, Callabl
 
     def plain(rate: float) -> Network:
         asked = Network(model)
-        plain_training(0, rate, asked, images)
+        plain_training(0, asked, images)
         return asked
 
     def ours(name: str, **more: str) -> Callable[[float], Network]:

@@ -13,6 +13,8 @@ from absld_search.search import fronts
 OBJECTIVES = {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}
 ARMS = {"dual": 0.0, "shared": -0.09, "product": 0.005}
 DIGITS = tuple("0123456789")
+ATTACKS = {"clean": 0.25, "pgd20": 0.02, "cw20": -0.02, "apgd-ce": 0.0, "apgd": -0.04}  # how much easier than APGD-CE
+OLD_ATTACKS = {attack: easier for attack, easier in ATTACKS.items() if attack in ("clean", "apgd-ce", "cw20")}
 
 
 def write_study(
@@ -26,14 +28,16 @@ def write_study(
     failed: Iterable[str] = (),
     unchosen: Iterable[str] = (),
     temperatures: bool = True,
+    attacks: Mapping[str, float] = ATTACKS,
     **facts: Any,
 ) -> Path:
     """Write a study whose arms differ from the first by the given robust accuracy; return its folder.
 
     Confirm trainings of `failed` arms are FAILED; `unchosen` arms have only failed trials. The last class is the
-    hardest. More facts replace those of `study.json`.
+    hardest. `attacks`: those stored on test, each with how much easier it is than APGD-CE. More facts
+    replace those of `study.json`.
     """
-    maker = _Maker(folder, classes, images_per_class, temperatures)
+    maker = _Maker(folder, classes, images_per_class, temperatures, attacks)
     trial_rows = [row for arm in arms for row in maker.search(arm, arms[arm], trials, arm in unchosen)]
     _mark_fronts(trial_rows)
     training_rows = [
@@ -48,8 +52,15 @@ def write_study(
 
 
 class _Maker:
-    def __init__(self, folder: Path, classes: tuple[str, ...], images_per_class: int, temperatures: bool) -> None:
-        self.folder, self.temperatures = folder, temperatures
+    def __init__(
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        images_per_class: int,
+        temperatures: bool,
+        attacks: Mapping[str, float],
+    ) -> None:
+        self.folder, self.temperatures, self.attacks = folder, temperatures, attacks
         self.level = np.linspace(0.80, 0.35, len(classes))  # robust accuracy of each class in the first arm, (C,)
         self.labels = np.repeat(np.arange(len(classes)), images_per_class)
         # An image is about as hard in every arm and seed: this is what pairing lives on.
@@ -91,7 +102,7 @@ class _Maker:
         noise = 0.1 * rng.standard_normal(self.labels.size) + 0.02 * rng.standard_normal()
         own = 0.01 * np.random.default_rng([seed, len(key), int(1000 * abs(shift))]).standard_normal()
         columns: dict[str, list[Any]] = {name: [] for name in results.SHARDS["images"].names}
-        for attack, easier in (("clean", 0.25), ("apgd-ce", 0.0), ("cw20", -0.02)):
+        for attack, easier in self.attacks.items():
             correct = self.hardness + noise + own < self.level[self.labels] + shift + easier
             n = self.labels.size
             rows = ([key] * n, ["test"] * n, [attack] * n, range(n), self.labels.tolist(), correct.tolist())

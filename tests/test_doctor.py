@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from absld_search import doctor
 from absld_search.core import checkpoints
-from absld_search.search import checks, processes, study_checks
+from absld_search.search import checks, listening, study_checks
 from absld_search.search.checks import Finding
 from absld_search.search.ledger import sqlite_url
 
@@ -216,16 +216,16 @@ def test_a_token_that_others_can_read_is_tightened(tmp_path: Path, monkeypatch: 
     assert of(checks._ray(), "ray token").state == "warning"
 
 
-@pytest.mark.skipif(not processes.known(), reason="reads Linux's /proc")
+@pytest.mark.skipif(not listening.known(), reason="reads Linux's /proc")
 def test_a_door_that_others_can_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as outside, socket.socket() as inside, socket.socket(socket.AF_INET6) as six:
         places = ((outside, "0.0.0.0"), (inside, "127.0.0.1"), (six, "::1"))
         for door, address in places:
             door.bind((address, 0))
             door.listen()
-        mine = processes.listeners({os.getpid(): "mlflow server"})
+        mine = listening.listeners({os.getpid(): "mlflow server"})
         assert {(one.address, one.port) for one in mine} >= {(a, door.getsockname()[1]) for door, a in places}
-        monkeypatch.setattr(processes, "commands", lambda: {os.getpid(): "mlflow server"})
+        monkeypatch.setattr(listening, "commands", lambda: {os.getpid(): "mlflow server"})
         exposed = [found for found in checks._network() if found.state == "warning"]
         assert any(f"0.0.0.0:{outside.getsockname()[1]}" in found.text for found in exposed)
         assert not any(str(door.getsockname()[1]) in found.text for found in exposed for door in (inside, six))

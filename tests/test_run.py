@@ -186,6 +186,14 @@ def test_a_changed_question_under_the_same_name_is_refused(study: Path) -> None:
     assert found.exit_code == 2 and "words.weight_decay" in found.stderr
 
 
+def test_a_changed_question_can_be_forked(study: Path) -> None:
+    words = ["ablation_dual_temps", "--smoke", "--out", str(study.parent), "--set", "weight_decay=0.1", "--dry-run"]
+    found = CliRunner().invoke(run.main, [*words, "--fork-study"])
+    assert found.exit_code == 0, found.output
+    assert f"of study {study.name}: this one is {study.name}-2" in found.stdout
+    assert not study.with_name(f"{study.name}-2").exists()
+
+
 def test_a_second_driver_is_told_who_holds_the_study(study: Path) -> None:
     from filelock import FileLock
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 
 from absld_search import run, ui
-from absld_search.search import processes
+from absld_search.search import listening
 from absld_search.search.tracking import Mirror, newest_experiment, store_uri
 from tests.browser import made_up_study, serving
 from tests.search.requests import plan as plan_of
@@ -169,7 +169,7 @@ def test_a_folder_that_others_write_into_is_refused(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not processes.known(), reason="reads Linux's /proc")
+@pytest.mark.skipif(not listening.known(), reason="reads Linux's /proc")
 def test_x2_a_run_listens_on_loopback_only_and_writes_no_secret(tmp_path: Path) -> None:
     """A real study against an MLflow server that is away, under a URL with a password: what listens meanwhile, what is
     written, and who may read it."""
@@ -179,9 +179,9 @@ def test_x2_a_run_listens_on_loopback_only_and_writes_no_secret(tmp_path: Path) 
     environment = {**os.environ, "TMPDIR": str(scratch), "MLFLOW_TRACKING_URI": uri}
     process = subprocess.Popen([*line, "--out", str(tmp_path / "out")], cwd=ROOT, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    seen: set[processes.Listener] = set()
+    seen: set[listening.Listener] = set()
     while process.poll() is None:
-        seen |= set(processes.listeners(processes.family(process.pid)))
+        seen |= set(listening.listeners(listening.family(process.pid)))
         time.sleep(0.2)
     output = process.communicate()[0]
     assert process.returncode == 0, output

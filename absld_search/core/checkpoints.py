@@ -90,18 +90,18 @@ class Saver:
 
 
 def go_on(
-    what: Resumable, folder: Path, up_to: int | None = None, say: Callable[[str], None] = log.warning
+    what: Resumable, folder: Path, say: Callable[[str], None] = log.warning, up_to: int | None = None
 ) -> None:  # fmt: skip
     """Put `what` where its newest whole checkpoint is, if there is one; `up_to`: after that epoch or before.
     `say` hears of damaged ones."""
     sweep(folder)
-    state = newest(folder, up_to, say)
+    state = newest(folder, say, up_to)
     if state is not None:
         what.load_state_dict(state)
 
 
 def newest(
-    folder: Path, up_to: int | None = None, say: Callable[[str], None] = log.warning
+    folder: Path, say: Callable[[str], None] = log.warning, up_to: int | None = None
 ) -> dict[str, Any] | None:  # fmt: skip
     """The newest state that is whole, on the CPU; `say` hears of damaged ones. None: start anew."""
     found = [path for epoch, path in _found(folder) if up_to is None or epoch <= up_to]

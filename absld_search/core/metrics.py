@@ -71,13 +71,23 @@ def worst_class(class_accuracy: Any) -> float:
     return float(min(_present(class_accuracy), default=float("nan")))
 
 
-def tail_objective(num_classes: int) -> str:
+def tail_objective(num_classes: int, kind: str = "robust") -> str:
     """Name of the metric that a search maximises for its worst classes: CVaR-20 %, for many classes CVaR-10 %.
 
-    Both are means over several classes: less noisy than the minimum, and less biased against fair models.
-    docs/statistics.md compares them with the other forms.
+    `kind`: the same metric under another attack, one of the `KINDS`. Both are means over several classes: less
+    noisy than the minimum, and less biased against fair models. docs/statistics.md compares them with other forms.
     """
-    return ("worst_tenth_{}_accuracy" if num_classes >= MANY_CLASSES else "{}_cvar").format("robust")
+    return ("worst_tenth_{}_accuracy" if num_classes >= MANY_CLASSES else "{}_cvar").format(kind)
+
+
+def kind_of(name: str) -> str:
+    """The one of the `KINDS` that a metric's name holds; "" where it holds none."""
+    return next((part for part in name.split("_") if part in KINDS), "")
+
+
+def form_of(name: str) -> str:
+    """A metric's name with "{}" in place of its kind: robust_cvar -> {}_cvar."""
+    return "_".join("{}" if part in KINDS else part for part in name.split("_"))
 
 
 def soft_min(class_accuracy: Any, temperature: float = SOFTNESS) -> float:

@@ -37,7 +37,8 @@ class Interruption:
         os.set_blocking(self._read, False)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in self._handlers:  # a shell's background job is born with SIGINT ignored
+            signal.signal(number, _interrupt)
         threading.Thread(target=self._watch, daemon=True, name="interruption").start()
         return self
 
@@ -53,7 +54,7 @@ class Interruption:
         _tell(f"{why} Run the same command again to continue.")
         cleaning = threading.Thread(target=self.clean_up, daemon=True)
         cleaning.start()
-        cleaning.join(1.5 if code == AT_ONCE else CLEANING)
+        cleaning.join(2.5 if code == AT_ONCE else CLEANING)
         os._exit(code)
 
     def _watch(self) -> None:

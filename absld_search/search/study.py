@@ -208,9 +208,9 @@ def held(plan: Plan) -> Iterator[Study]:
     umask, token = os.umask(0o077), list[ownership.Lease]()
 
     def clean_up() -> None:
-        for lease in token:
+        for lease in token:  # the lease of a dead driver can be taken over; its processes would live on
+            processes.kill_marked(lease.token, seconds=2)
             lease.release()
-            processes.kill_marked(lease.token)
 
     try:
         with interruption.Interruption(clean_up) as stop:

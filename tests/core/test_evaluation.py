@@ -199,7 +199,7 @@ def test_words_and_near_misses() -> None:
 def test_the_strongest_stored_attack() -> None:
     assert strongest(of_test("digits", "cpu")) == "apgd"
     assert strongest(of_test("cifar10", "cuda")) == strongest(STRENGTH) == "aa"
-    assert of_test("cifar10", "cpu") == of_test("digits", "cuda") == of_test("digits", "cpu")
+    assert strongest(of_test("cifar10", "cpu")) == "apgd-top3" and of_test("digits", "cuda") == of_test("digits", "cpu")
     assert strongest(["clean", "apgd-lowest4", "pgd20"]) == "pgd20"
 
 

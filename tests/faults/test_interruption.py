@@ -37,7 +37,9 @@ def until(path: Path) -> None:
 
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     note = tmp_path / "ready"
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does to what it starts in the background
     pid = fork(deaf(note))
+    signal.signal(signal.SIGINT, ignored)
     until(note)
     os.kill(pid, signal.SIGINT)
     said = ""

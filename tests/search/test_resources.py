@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from absld_search import run
 from absld_search.search import resources
+from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
 from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
@@ -40,7 +41,7 @@ def test_every_worker_runs_one_thread_whatever_the_environment_says(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
     made = plan(tmp_path)
-    with ray_session(made):
+    with Interruption(lambda: None) as stop, ray_session(made, "a-test", stop):
         there = ray.cluster_resources()
         found = ray.get(ray.remote(num_cpus=1)(threads_there).remote())
     assert found.pop("env") == resources.ONE_THREAD
