@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absld_search.core import checkpoints, faults, results
+from absld_search.core.metrics import summary
 from absld_search.core.records import EpochLog, epoch_rows
 from absld_search.search import ownership, tables
 from absld_search.search.ledger import Ledger
@@ -81,12 +83,12 @@ def write_result(folder: Path, row: Mapping[str, Any], log: EpochLog) -> dict[st
     classes, metrics = [], {}
     for split in splits:
         found = class_accuracies(images, split)
+        mine = [image for image in images if image["split"] == split]
+        columns = [[image[name] for image in mine] for name in ("correct", "label")]
+        values = summary("robust", columns[0], columns[1], CLASSES)
         prefix = "" if split == "val" else "test/"
-        metrics |= {
-            f"{prefix}worst_class_robust_accuracy": min(found),
-            f"{prefix}robust_accuracy": sum(found) / CLASSES,
-        }
-        base = {"training": row["training"], "split": split, "attack": "pgd20", "n": IMAGES}
+        metrics |= {f"{prefix}{name}": value for name, value in values.items() if math.isfinite(value)}
+        base = {"training": row["training"], "split": split, "attack": "apgd-ce", "n": IMAGES}
         classes += [{**base, "class": label, "accuracy": value} for label, value in enumerate(found)]
     results.write_shard(folder, epoch_rows(row["training"], log), classes, images, metrics)
     return metrics
@@ -95,7 +97,7 @@ def write_result(folder: Path, row: Mapping[str, Any], log: EpochLog) -> dict[st
 def outcomes(training: str, split: str) -> list[dict[str, Any]]:
     """A verdict per image, drawn from the training's name."""
     digest = hashlib.sha256(f"{training}{split}".encode()).digest()
-    base = {"training": training, "split": split, "attack": "pgd20"}
+    base = {"training": training, "split": split, "attack": "apgd-ce"}
     return [{**base, "image": i, "label": i % CLASSES, "correct": digest[i] % 3 > 0} for i in range(CLASSES * IMAGES)]
 
 
