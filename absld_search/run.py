@@ -33,7 +33,21 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--seeds", type=int, help="Fresh seeds with which each arm's choice is confirmed on test.  [default: 8]")
 @click.option("--search-seeds", type=int, default=1, show_default=True, help="Seeds of each configuration in search.")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Fix a parameter in every arm; repeatable.")
-@click.option("--sampler", help="tpe, gp, nsga2 or random.  [default: the workload's]")
+@click.option("--sampler", help="tpe, gp, nsga2, nsga3, qmc, random or botorch.  [default: the workload's]")
+@click.option(
+    "--constraint",
+    "constraints",
+    multiple=True,
+    metavar="'METRIC >= X'",
+    help="Trials that break it are on no front; repeatable.",
+)
+@click.option("--stopping", default="none", show_default=True, help="none, asha or mo-asha: train most trials less.")
+@click.option("--eta", type=int, default=3, show_default=True, help="One in ETA goes on to ETA times the epochs.")
+@click.option("--grace", type=int, help="Epochs of the shortest training.  [default: a ninth of the longest]")
+@click.option("--race", is_flag=True, help="More seeds for those whose place on the front is in doubt.")
+@click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
+@click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
+@click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
               show_default=True, help="Where the workload's data set lies.")  # fmt: skip
 @click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
@@ -157,6 +171,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
         words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
     for folder in ("data_dir", "teacher_dir"):
         words[folder] = str(words[folder].absolute())
+    words["constraints"] = tuple(words["constraints"])
     words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")
     own = [] if words["tracking_uri"] is None else ["--tracking-uri", masked(words["tracking_uri"])]

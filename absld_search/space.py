@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from absld_search.words import UsageError
+from absld_search.words import UsageError, require_known
 
 Value = float | int | str | bool
 DIRECTIONS = ("max", "min")
@@ -63,12 +63,17 @@ class SearchSpace:
     An arm that gives a value to a tuned parameter takes it out of that arm's search.
     `objectives` maps metric names to "max" or "min". None: the mean of the worst classes (CVaR-20 %, from 50
     classes on CVaR-10 %) and the mean robust accuracy; the minimum itself is too noisy to search on.
+    `constraints` maps metric names to what they must reach, such as ">= 0.80". `try_first` holds points that are
+    known to be worth a trial, whole or in part.
     """
 
     fixed: Mapping[str, Value] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     tuned: Mapping[str, Distribution] = field(default_factory=dict)
     objectives: Mapping[str, str] | None = None
+
+    constraints: Mapping[str, str] = field(default_factory=dict)
+    try_first: tuple[Mapping[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -85,6 +90,8 @@ class SearchSpace:
         for name, distribution in self.tuned.items():
             _check_distribution(name, distribution)
             _check_condition(name, distribution, self)
+        for point in self.try_first:
+            _check_point(point, self)
 
     def words(self, arm: str) -> dict[str, Value]:
         """What is settled in `arm` before anything is sampled."""
@@ -125,6 +132,16 @@ def _check_condition(name: str, distribution: Distribution, space: SearchSpace) 
     for other in distribution.when:
         if other not in known:
             raise UsageError(f"{name}: `when` names {other!r}, which is not settled before {name} is.")
+
+
+def _check_point(point: Mapping[str, Value], space: SearchSpace) -> None:
+    """What is tried first must be a place in the space; which teachers there are, only the workload knows."""
+    for name, value in point.items():
+        how = space.tuned.get(require_known("try_first: parameter", name, space.tuned))
+        if isinstance(how, Choice) and value not in how.options:
+            raise UsageError(f"try_first: {name} is {value!r}, which is none of its options.")
+        if isinstance(how, Uniform | LogUniform) and not how.low <= float(value) <= how.high:
+            raise UsageError(f"try_first: {name} is {value!r}, outside [{how.low:g}, {how.high:g}].")
 
 
 def holds(distribution: Distribution, words: Mapping[str, Value]) -> bool:

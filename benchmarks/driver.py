@@ -22,6 +22,7 @@ from absld_search.search import study as studies
 from absld_search.search.ledger import Ledger, sqlite_url
 from absld_search.search.plan import Plan, Request, resolve
 from absld_search.search.queue import Queue
+from absld_search.search.ray_session import ray_session
 from absld_search.space import LogUniform, SearchSpace
 from benchmarks import timing
 from benchmarks.options import options
@@ -65,10 +66,10 @@ def through_ray(made: Plan) -> None:
     from benchmarks.driver import nothing as importable  # this file is `__main__` here, which workers cannot import
 
     studies.train = importable
-    study = studies.Study(made)
-    study.mirroring.open()
-    with studies.ray_session(made):
-        study._tune()
+    with studies.held(made) as study:
+        study.mirroring.open()
+        with ray_session(made, study.lease.token, study.stop):
+            study._tune()
     for row in study.ledger.trainings():
         assert row["state"] == "COMPLETE", row["reason"]
 

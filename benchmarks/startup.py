@@ -20,9 +20,10 @@ from benchmarks.options import options
 RAY = """
 import time, ray
 from pathlib import Path
-from absld_search.search.study import ray_session
+from absld_search.search.ray_session import ray_session
+from absld_search.search.study import held
 from benchmarks.driver import plan
-with ray_session(plan(Path({out!r}), 1)):
+with held(plan(Path({out!r}), 1)) as study, ray_session(study.plan, study.lease.token, study.stop):
     began = time.perf_counter()
     def trains():
         import absld_search.search.worker

@@ -126,13 +126,26 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/checks.py": ({"core.files", "search.", ""}, {"packaging"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
-    "absld_search/search/plan.py": (LIGHT | {CORE}, set()),
+    "absld_search/search/scheduler.py": ({"words", "search.fronts"}, set()),
+    "absld_search/search/racing.py": ({"search.fronts"}, {"numpy"}),
+    "absld_search/search/constraints.py": ({"words"}, set()),
+    "absld_search/search/samplers.py": ({"words"}, {"optuna", "optuna_integration", "torch"}),
+    "absld_search/search/halving.py": (
+        {CORE, "search.samplers", "search.scheduler", "search.ledger", "search.plan"},
+        set(),
+    ),
+    "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan"}, set()),
+    "absld_search/search/costs.py": ({"search.ledger", "search.plan"}, set()),
+    "absld_search/search/plan.py": (
+        LIGHT | {CORE, "search.samplers", "search.scheduler", "search.constraints"},
+        set(),
+    ),
     "absld_search/search/preflight.py": (
         LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
-        LIGHT | {"core.faults", "search.plan", "search.reaping"},
+        LIGHT | {"core.faults", "search.plan", "search.reaping", "search.samplers"},
         {"optuna"},
     ),
     "absld_search/search/optuna_storage.py": ({"search.database"}, {"optuna"}),

@@ -1,67 +1,122 @@
-"""One arm's Optuna study: ask for a configuration, tell what it was worth."""
+"""One arm's Optuna study: ask for a configuration, tell what it was worth.
+
+A trial that was not trained to the end is told with the constraint `budget`, the share of the epochs that it lacks:
+infeasible, so that it is on no front, neither Optuna's nor its dashboard's.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from absld_search.core import faults
-from absld_search.search import reaping
+from absld_search.search import reaping, samplers
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 # Named objectives and grouped sampling are "experimental" in Optuna 5; the version is pinned, so nobody need read it.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-STARTUP = 4  # random configurations before the model speaks; with Optuna's 10 a budget of 8 is random search
-SAMPLERS: dict[str, Callable[[int, bool], BaseSampler]] = {
-    "tpe": lambda seed, group: TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=group),
-    "gp": lambda seed, group: GPSampler(seed=seed, n_startup_trials=STARTUP),
-    "nsga2": lambda seed, group: NSGAIISampler(seed=seed, population_size=STARTUP),
-    "random": lambda seed, group: RandomSampler(seed=seed),
-}
+BUDGET, SUPERSEDES = "budget", "supersedes"
+
+
+class Seen(NamedTuple):
+    """A configuration for the sampler to learn from: its parameters, and its values or None while it runs."""
+
+    params: Mapping[str, Value]
+    values: tuple[float, ...] | None
 
 
 class ArmStudy:
     """The Optuna study of one arm; `optuna-dashboard` on the same database shows it as `<study>.<arm>`."""
 
-    def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage) -> None:
-        self.arm, self.live = arm, dict[int, Trial]()
-        directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
+    def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage, seed: int = 0) -> None:
+        self.arm, self.sampler, self.seed = arm, plan.sampler, seed
+        self.live: dict[int, Trial] = {}  # asked for in this start, and not told yet
+        self.metric_names = list(plan.objectives)
+        self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
         name = f"{plan.request.study}.{arm.name}"
-        self.study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        self.study = optuna.create_study(
+            storage=storage, study_name=name, directions=self.directions, load_if_exists=True
+        )
         self.study.set_metric_names(list(plan.objectives))
-        # A resumed sampler must not repeat its first draws: its seed depends on how far the study is.
-        seed = _seed(arm.name) + len(self.study.get_trials(deepcopy=False))
-        conditional = any(how.when for how in arm.tuned.values())
-        self.study.sampler = SAMPLERS[plan.sampler](seed, conditional)
+        self.study.sampler = samplers.make(self.sampler, self._setting(len(self._trials())))
         for point in arm.first:
             self.study.enqueue_trial(point, skip_if_exists=True)
 
-    def ask(self) -> tuple[int, dict[str, Value]]:
-        """A new trial: its number, and the sampled parameters."""
+    def _setting(self, number: int) -> samplers.Setting:
+        # A resumed sampler must not repeat its first draws: its seed depends on how far the study is.
+        return setting(self.arm, _seed(self.arm.name) + number + 1_000_003 * self.seed)
+
+    def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
+        """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""
+        if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
+            self.study.enqueue_trial(self._proposal(seen))
         trial = self.study.ask()
         faults.at("optuna.after_ask")
+        self.live[trial.number] = trial
+        return trial.number, self._sampled(trial)
+
+    def _proposal(self, seen: Sequence[Seen]) -> dict[str, Value]:
+        """What the sampler says to a study of `seen` alone. Made anew each time: a kill changes no proposal."""
+        sampler = samplers.make(self.sampler, self._setting(len(self._trials())))
+        view = optuna.create_study(directions=self.directions, sampler=sampler)
+        for params, values in seen:
+            spaces = {name: _distribution(self.arm.tuned[name]) for name in params}
+            state = TrialState.RUNNING if values is None else TrialState.COMPLETE
+            view.add_trial(create_trial(state=state, params=dict(params), distributions=spaces, values=values))
+        return self._sampled(view.ask())
+
+    def _sampled(self, trial: Trial) -> dict[str, Value]:
         words, params = dict(self.arm.words), dict[str, Value]()
         for name, how in self.arm.tuned.items():
             if holds(how, words):
                 words[name] = params[name] = _suggest(trial, name, how)
-        return trial.number, params
+        return params
 
-    def tell(self, number: int, values: Mapping[str, float] | None) -> None:
-        """The objectives' values, or None: it failed. Nothing non-finite passes; telling twice is harmless."""
-        if self.study.get_trials(deepcopy=False)[number].state.is_finished():
+    def tell(
+        self, number: int, values: Mapping[str, float] | None, violations: Mapping[str, float] | None = None
+    ) -> None:
+        """The objectives' values, or None: it failed. Nothing non-finite passes; telling twice is harmless.
+
+        A trial with a violation above 0 is infeasible: Optuna's samplers shun it, its front is without it.
+        """
+        trial = self.live.pop(number, None) or self._again(number)
+        if trial is None:
             return
         faults.at("optuna.before_tell")
         if values is None or not all(math.isfinite(value) for value in values.values()):
-            self.study.tell(number, state=TrialState.FAIL)
-        else:
-            self.study.tell(number, [values[name] for name in self.study.metric_names or ()])
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        for name, violation in (violations or {}).items():
+            if name not in trial.storage.get_trial(trial._trial_id).constraints:
+                trial.set_constraint(name, violation)
+        self.study.tell(trial, [values[name] for name in self.metric_names])
+
+    def _again(self, number: int) -> Trial | None:
+        """A trial that another start asked for; None where it has been told. Reads all: not for every trial."""
+        frozen = self._trials()[number]
+        return None if frozen.state.is_finished() else Trial(self.study, frozen._trial_id)
+
+    def supersede(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        """What a trial was worth that had been told as stopped: a new Optuna trial, since a told one can't change."""
+        trials = self._trials()
+        frozen = trials[number]
+        if frozen.constraints.get(BUDGET, 0) <= 0 or any(t.user_attrs.get(SUPERSEDES) == number for t in trials):
+            return
+        kept = {"params": frozen.params, "distributions": frozen.distributions, "user_attrs": {SUPERSEDES: number}}
+        told = [values[name] for name in self.metric_names]
+        faults.at("optuna.before_tell")
+        self.study.add_trial(create_trial(values=told, constraints={**violations, BUDGET: 0.0}, **kept))
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
 
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
@@ -69,14 +124,24 @@ class ArmStudy:
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""
-        states = (TrialState.RUNNING,)
-        return [trial.number for trial in self.study.get_trials(deepcopy=False, states=states)]
+        return [trial.number for trial in self._trials(TrialState.RUNNING)]
+
+
+def setting(arm: Arm, seed: int = 0) -> samplers.Setting:
+    """What an arm's sampler is made for."""
+    return samplers.Setting(seed, any(how.when for how in arm.tuned.values()), arm.trials)
 
 
 def _suggest(trial: Trial, name: str, how: Distribution) -> Value:
     if isinstance(how, Choice):
         return trial.suggest_categorical(name, list(how.options))
     return trial.suggest_float(name, how.low, how.high, log=isinstance(how, LogUniform))  # type: ignore[union-attr]
+
+
+def _distribution(how: Distribution) -> BaseDistribution:
+    if isinstance(how, Choice):
+        return CategoricalDistribution(list(how.options))
+    return FloatDistribution(how.low, how.high, log=isinstance(how, LogUniform))  # type: ignore[union-attr]
 
 
 def _seed(name: str) -> int:

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from absld_search import __version__
-from absld_search.search import stats
+from absld_search.search import costs, racing, samplers, stats
 from absld_search.search.ledger import as_json
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Arm, Plan
 from absld_search.words import masked
 from absld_search.workloads import SMOKE, WORKLOADS
 
@@ -26,6 +26,7 @@ def opening(plan: Plan) -> str:
             f"  arms       {tuned} trials, {plan.sampler} sampler, {len(plan.search_seeds)} seed(s) each, on val",
             f"  optimises  {', '.join(plan.objectives)}, of the same images and attack noise in every trial",
             f"  confirm    {_confirm(plan)}",
+            *(f"  {line}" for line in [*_limits(plan), *_warnings(plan)]),
             f"  results    {plan.folder}",
             f"  workloads  others: {others}",
             *(
@@ -35,6 +36,31 @@ def opening(plan: Plan) -> str:
             ),
         ]
     )
+
+
+def _limits(plan: Plan) -> list[str]:
+    """What bounds the search besides the number of trials."""
+    lines = [f"constraint {each}" for each in plan.constraints]
+    rungs = {plan.rungs(arm) for arm in plan.arms if arm.tuned}
+    if plan.stopping != "none":
+        lengths = "; ".join("/".join(map(str, epochs)) for epochs in sorted(rungs))
+        lines.append(f"stopping   {plan.stopping}: trainings of {lengths} epochs, one in {plan.request.eta} goes on")
+    if (seconds := costs.share(plan)) is not None:
+        lines.append(f"budget     {seconds / costs.HOUR:.3g} hours of training for each arm's search")
+    if plan.request.race:
+        lines.append(f"race       up to {racing.MOST_SEEDS} seeds for those whose place on the front is in doubt")
+    return lines
+
+
+def _warnings(plan: Plan) -> list[str]:
+    """What the sampler can't do with these budgets."""
+    searched = [arm for arm in plan.arms if arm.tuned and len(arm.first) < arm.trials]
+    found = [line for arm in searched for line in samplers.advice(plan.sampler, _setting(arm))]
+    return [f"warning    {line}" for line in dict.fromkeys(found)]
+
+
+def _setting(arm: Arm) -> samplers.Setting:
+    return samplers.Setting(0, any(how.when for how in arm.tuned.values()), arm.trials)
 
 
 def _confirm(plan: Plan) -> str:
@@ -57,6 +83,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         {
             "request": request,
             "sampler": plan.sampler,
+            "rungs": {arm.name: plan.rungs(arm) for arm in plan.arms},
+            "constraints": [str(each) for each in plan.constraints],
             "confirm_seeds": plan.confirm_seeds,
             "arms": arms,
         }

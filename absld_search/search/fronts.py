@@ -4,27 +4,90 @@ Values are (N, k): one row per point, one column per objective; directions are "
 objective.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Mask = NDArray[np.bool_]
+Array = NDArray[np.float64]
 
-def non_dominated(values: Any, directions: Sequence[str]) -> NDArray[np.bool_]:
+
+def non_dominated(values: Any, directions: Sequence[str]) -> Mask:
     """Mask (N,) of the points on the front.
 
     Equal points do not dominate each other, so ties stay. A row with nan or inf is never on the front and
     beats nobody.
     """
     gains = _gains(values, directions)
-    front = np.array(np.isfinite(gains).all(axis=1), dtype=np.bool_, ndmin=1)
-    candidates = gains[front]
-    for index in np.flatnonzero(front):
-        at_least = (candidates >= gains[index]).all(axis=1)
-        better = (candidates > gains[index]).any(axis=1)
-        front[index] = not (at_least & better).any()
-    return front
+    mask = np.array(np.isfinite(gains).all(axis=1), dtype=np.bool_, ndmin=1)
+    mask[mask] = _undominated(gains[mask])
+    return mask
+
+
+class Front:
+    """A front that grows: a new point is compared with the front alone, not with everything that ever came.
+
+    `members` are the indices of the points on it, counted in the order of `add`; the same as `non_dominated` of
+    all of them at once.
+    """
+
+    def __init__(self, directions: Sequence[str]) -> None:
+        self.directions, self.count = tuple(directions), 0
+        self.members: list[int] = []
+        self._gains = np.empty((0, len(directions)))
+
+    def add(self, point: Sequence[float]) -> bool:
+        """Whether the point (k,) is on the front now; what it beats leaves."""
+        (gain,), index = _gains([point], self.directions), self.count
+        self.count += 1
+        if not np.isfinite(gain).all() or _beats(self._gains, gain).any():
+            return False
+        stay = ~_beats(gain[None], self._gains)
+        self.members = [*(member for member, kept in zip(self.members, stay, strict=True) if kept), index]
+        self._gains = np.vstack([self._gains[stay], gain])
+        return True
+
+
+def ranks(values: Any, directions: Sequence[str]) -> NDArray[np.int64]:
+    """Non-dominated rank (N,) of each point: 0 on the front, 1 on the front without those, and so on.
+
+    Rows with nan or inf share the rank behind all others (Deb et al., NSGA-II, IEEE TEC 2002, for the ranks).
+    """
+    gains = _gains(values, directions)
+    found = np.zeros(len(gains), dtype=np.int64)
+    left = np.flatnonzero(np.isfinite(gains).all(axis=1))
+    rank = 0
+    while left.size:
+        front = _undominated(gains[left])
+        found[left[front]] = rank
+        left, rank = left[~front], rank + 1
+    found[~np.isfinite(gains).all(axis=1)] = rank
+    return found
+
+
+def net_order(values: Any, directions: Sequence[str]) -> list[int]:
+    """Indices of the points so that every beginning of the list covers the set as evenly as it can.
+
+    First the best in the first objective, then always the point farthest from those taken, in objectives scaled to
+    unit spread: a greedy epsilon-net (Salinas et al., arXiv:2106.12639, order a front this way to halve it). Ties go to
+    the lower index. All values must be finite.
+    """
+    gains = _gains(values, directions)
+    if not len(gains):
+        return []
+    spread = gains.std(axis=0)
+    scaled = gains / np.where(spread > 0, spread, 1)
+    order = [int(np.argmax(scaled[:, 0]))]
+    distance = np.linalg.norm(scaled - scaled[order[0]], axis=1)
+    while len(order) < len(gains):
+        distance[order] = -1  # taken
+        order.append(int(np.argmax(np.round(distance, 12))))
+        distance = np.minimum(distance, np.linalg.norm(scaled - scaled[order[-1]], axis=1))
+    return order
 
 
 def knee(values: Any, directions: Sequence[str]) -> int:
@@ -46,22 +109,51 @@ def knee(values: Any, directions: Sequence[str]) -> int:
 
 
 def hypervolume(values: Any, directions: Sequence[str], reference: Sequence[float]) -> float:
-    """Exact area between the front and `reference` (2,); 0 where no point is better than the reference.
+    """Exact volume between the front and `reference` (k,); 0 where no point is better than the reference.
 
-    Raises: ValueError for another number of objectives.
+    One or two objectives cost a sort. From three on it is cut into slices along the last objective, which costs
+    O(N^(k-1)): right for the fronts of a study, not for thousands of points in many objectives.
     """
-    if len(directions) != 2:
-        raise ValueError(f"hypervolume is implemented for 2 objectives, got {len(directions)}")
     gains = _gains(values, directions) - _gains([reference], directions)
     gains = gains[np.isfinite(gains).all(axis=1) & (gains > 0).all(axis=1)]
-    first, second = gains[np.argsort(-gains[:, 0])].T
-    # From the largest first objective downwards, a point adds the strip above the highest second objective so
-    # far.
-    height = np.maximum.accumulate(np.concatenate([[0.0], second]))
-    return float(first @ np.diff(height))
+    return _volume(gains[_undominated(gains)]) if len(gains) else 0.0
 
 
-def _gains(values: Any, directions: Sequence[str]) -> NDArray[np.float64]:
+def _volume(gains: Array) -> float:
+    """The volume that points (N, k), all above 0, span with the origin."""
+    if gains.shape[1] == 1:
+        return float(gains.max())
+    if gains.shape[1] == 2:
+        first, second = gains[np.argsort(-gains[:, 0], kind="stable")].T
+        # From the largest first objective downwards, a point adds the strip above the highest second objective so far.
+        height = np.maximum.accumulate(np.concatenate([[0.0], second]))
+        return float(first @ np.diff(height))
+    levels = np.unique(gains[:, -1])
+    volume = 0.0
+    for low, high in zip([0.0, *levels[:-1]], levels, strict=True):
+        slice_ = gains[gains[:, -1] >= high, :-1]
+        volume += (high - low) * _volume(slice_[_undominated(slice_)])
+    return float(volume)
+
+
+def _undominated(gains: Array) -> Mask:
+    """Mask (N,) of the finite points (N, k) that no other beats; more is better everywhere."""
+    order = np.lexsort(-gains.T[::-1])  # nothing is beaten by what comes after it
+    mask = np.zeros(len(gains), dtype=np.bool_)
+    front = np.empty((0, gains.shape[1]))
+    for index in order:
+        if not _beats(front, gains[index]).any():
+            mask[index] = True
+            front = np.vstack([front, gains[index]])
+    return mask
+
+
+def _beats(ones: Array, others: Array) -> Mask:
+    """Whether each of `ones` beats `others`, row by row, where either may be a single row."""
+    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
+
+
+def _gains(values: Any, directions: Sequence[str]) -> Array:
     """The values (N, k) with the objectives to minimise negated: more is better everywhere."""
     unknown = sorted(set(directions) - {"max", "min"})
     if unknown or not directions:

@@ -20,6 +20,8 @@ from absld_search.words import UsageError
 __all__ = ["Ledger", "connect", "sqlite_url"]
 SCHEMA_VERSION = "2"  # 2: trainings count their losses, drivers have leases
 WAITING, RUNNING, COMPLETE, FAILED = "WAITING", "RUNNING", "COMPLETE", "FAILED"
+STOPPED, INFEASIBLE = "STOPPED", "INFEASIBLE"  # of trials: not trained to the end; a constraint is broken
+FINAL = (COMPLETE, FAILED, STOPPED, INFEASIBLE)
 
 _metadata = sa.MetaData()
 _facts = sa.Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +18,19 @@ from filelock import FileLock
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
 from absld_search.search.background import Background
-from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import CONFIRM, FINAL, front_trials
+from absld_search.search.queue import CONFIRM, JUDGED, front_trials
 from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
 LOCK_SECONDS = 60.0
-STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {COMPLETE: "FINISHED", FAILED: "FAILED"}
+STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
+    **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
+}  # fmt: skip
+JUDGED_TRIALS = (COMPLETE, INFEASIBLE)  # those trained to their end
 Rows = list[tuple[int, dict[str, float]]]
 
 
@@ -136,21 +139,21 @@ class Mirroring:
         """Its curves, its values on val and, if it was confirmed, on test, all as means over seeds."""
         (trial,) = self.ledger.trials(trial=name)
         self._run(trial)
-        if trial["state"] == COMPLETE:
-            self.mirror.epochs(name, *self._curves(self._complete(trial, search=True)))
+        if trial["state"] in JUDGED_TRIALS:
+            self.mirror.epochs(name, *self._curves(self._complete(trial, JUDGED)))
         if trial["state"] in FINAL:
             self.mirror.finish(name, self._values(trial), STATUS[trial["state"]], trial["reason"])
 
-    def _complete(self, trial: Row, search: bool) -> list[Row]:
+    def _complete(self, trial: Row, stages: Collection[str]) -> list[Row]:
         rows = self.ledger.trainings(config=trial["config"], state=COMPLETE)
-        return [row for row in rows if (row["stage"] != CONFIRM) == search]
+        return [row for row in rows if row["stage"] in stages]
 
     def _values(self, trial: Row) -> dict[str, float]:
-        if trial["state"] != COMPLETE:
-            return {}  # the mean over the seeds that survived would flatter
-        values = _means([row["metrics"] for row in self._complete(trial, search=True)], list(NAMES))
+        if trial["state"] not in JUDGED_TRIALS:
+            return {}  # the mean over the seeds that survived would flatter; on a rung, none is like the others'
+        values = _means([row["metrics"] for row in self._complete(trial, JUDGED)], list(NAMES))
         if trial["confirmed"]:
-            confirm = [row["metrics"] for row in self._complete(trial, search=False)]
+            confirm = [row["metrics"] for row in self._complete(trial, [CONFIRM])]
             values |= _means(confirm, [f"test/{name}" for name in NAMES])
         return values
 

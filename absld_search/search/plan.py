@@ -15,12 +15,15 @@ from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
+from absld_search.search import constraints as constraining
+from absld_search.search import samplers, scheduler
+from absld_search.search.constraints import Constraint
 from absld_search.space import Choice, Distribution, LogUniform, SearchSpace, Teachers, Uniform, Value, holds
 from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload
 
 CONFIRM_SEEDS_FROM = 1000  # seed indices that search never uses
-SAMPLERS = ("tpe", "gp", "nsga2", "random")
+BUDGETED_TRIALS = 1000  # in each arm, where time is the budget and nobody said how many
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,14 @@ class Request:
     search_seeds: int = 1
     set: Mapping[str, str] = field(default_factory=dict)
     sampler: str | None = None
+    constraints: tuple[str, ...] = ()
+    stopping: str = "none"
+    eta: int = scheduler.ETA
+    grace: int | None = None
+    race: bool = False
+    reuse: bool = False
+    time_budget: float | None = None  # hours of training, of all arms together
+    gpu_hours: float | None = None
     device: str = "cpu"
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
@@ -73,6 +84,8 @@ class Plan:
     confirm_seeds: tuple[int, ...]
     search_seeds: tuple[int, ...]
     sampler: str
+    constraints: tuple[Constraint, ...] = ()
+    stopping: str = "none"
 
     @property
     def folder(self) -> Path:
@@ -87,6 +100,17 @@ class Plan:
     def folders(self) -> Folders:
         """Where data and teachers lie, on this start."""
         return Folders(self.request.data_dir, self.request.teacher_dir)
+
+    @property
+    def num_classes(self) -> int:
+        """Of the workload's data set."""
+        return data.shape(self.setting.dataset)[0]
+
+    def rungs(self, arm: Arm) -> tuple[int, ...]:
+        """The lengths of an arm's trainings in epochs, ascending; one where nothing is stopped early."""
+        whole = self.config(arm.words, seed=0).schedule.epochs
+        kind = self.stopping if arm.tuned and len(arm.first) < arm.trials else "none"
+        return scheduler.budgets(kind, whole, self.request.eta, self.request.grace)
 
     def teachers(self) -> list[str]:
         """Every teacher that a training of this study can ask for."""
@@ -108,6 +132,7 @@ class Plan:
             "search_seeds": list(self.search_seeds),
             "attacks": list(KINDS),
             "evaluation_seed": EVALUATION_SEED,
+            **({"constraints": [str(each) for each in self.constraints]} if self.constraints else {}),
         }
 
 
@@ -125,14 +150,19 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     """The plan for a request. Raises: UsageError naming the field that is wrong."""
     setting = workload(request.workload)
     objectives = _objectives(space, setting)
-    trials = setting.trials if request.trials is None else request.trials
+    trials = _trials(request, setting)
     arms = tuple(_arm(space, name, request, setting, trials) for name in space.arms)
     confirm = range(CONFIRM_SEEDS_FROM, CONFIRM_SEEDS_FROM + (8 if request.seeds is None else request.seeds))
-    sampler = require_known("sampler", request.sampler or setting.sampler, SAMPLERS)
+    sampler = samplers.require(request.sampler or setting.sampler)
+    stopping = require_known("--stopping", request.stopping, scheduler.STOPPING)
     search = tuple(range(request.search_seeds))
-    plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler)
+    limits = _constraints(request, space)
+    plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler, limits, stopping)
     for arm in arms:
+        if stopping != "none" and "epochs" in arm.tuned:
+            raise UsageError(f"--stopping {stopping}: epochs is tuned, so trainings have no common length to stop at.")
         _check_corners(plan, arm)
+        plan.rungs(arm)
     return plan
 
 
@@ -148,6 +178,19 @@ def _objectives(space: SearchSpace, setting: Workload) -> dict[str, str]:
     return dict(space.objectives)
 
 
+def _trials(request: Request, setting: Workload) -> int:
+    """Of each arm that has something to tune."""
+    if request.trials is not None:
+        return request.trials
+    return setting.trials if request.time_budget is None and request.gpu_hours is None else BUDGETED_TRIALS
+
+
+def _constraints(request: Request, space: SearchSpace) -> tuple[Constraint, ...]:
+    """The space's and the command line's; the latter win. Raises: UsageError."""
+    words = {**space.constraints, **dict(map(constraining.from_flag, request.constraints))}
+    return tuple(constraining.parse(name, text, MEASURED) for name, text in words.items())
+
+
 def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, trials: int) -> Arm:
     for key in request.set:
         if key in space.tuned or any(key in changes for changes in space.arms.values()):
@@ -159,7 +202,9 @@ def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, tri
     if not tuned:
         return Arm(name, words, tuned, 1, ())
     grid = _grid(tuned, trials)
-    return Arm(name, words, tuned, len(grid) or trials, grid or (_paper_defaults(words, tuned, setting),))
+    known = [{key: value for key, value in point.items() if key in tuned} for point in space.try_first]
+    first = (_paper_defaults(words, tuned, setting), *(point for point in known if point))
+    return Arm(name, words, tuned, len(grid) or trials, grid or first)
 
 
 def _settled(how: Distribution, setting: Workload) -> Distribution:

@@ -46,6 +46,11 @@ def _check_numbers(plan: Plan) -> None:
     for flag, value in {**counts, "--search-seeds": request.search_seeds}.items():
         if value is not None and value < 1:
             raise UsageError(f"{flag} must be at least 1, not {value}.")
+    for flag, hours in {"--time-budget": request.time_budget, "--gpu-hours": request.gpu_hours}.items():
+        if hours is not None and not 0 < hours < float("inf"):
+            raise UsageError(f"{flag} must be a number of hours above 0, not {hours:g}.")
+    if request.gpu_hours is not None and request.gpus_per_trial <= 0:
+        raise UsageError("--gpu-hours needs --gpus-per-trial: without a GPU, --time-budget counts hours of training.")
     if request.cpus_per_trial <= 0:
         raise UsageError(f"--cpus-per-trial must be greater than 0, not {request.cpus_per_trial:g}.")
     if request.gpus_per_trial < 0:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from absld_search.search.halving import RUNG
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM
@@ -88,7 +89,8 @@ class Progress:
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _best(self) -> float | None:
-        values = [row["metrics"][BEST] for row in self.ledger.trainings(state=COMPLETE) if BEST in row["metrics"]]
+        rows = [row for row in self.ledger.trainings(state=COMPLETE) if row["stage"] != RUNG]
+        values = [row["metrics"][BEST] for row in rows if BEST in row["metrics"]]
         return max(values, default=None)
 
     def __rich__(self) -> Table:

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from absld_search.search import fronts
-from absld_search.search.arm_study import ArmStudy
-from absld_search.search.ledger import COMPLETE, FAILED, WAITING, Ledger, Row
+from absld_search.search import constraints, costs, fronts, racing
+from absld_search.search.arm_study import BUDGET, ArmStudy, Seen
+from absld_search.search.halving import RUNG, SEARCH, Halving, job
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, WAITING, Ledger, Row
 from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Arm, Plan
 
-FINAL = (COMPLETE, FAILED)
-SEARCH, CONFIRM = "search", "confirm"
+RACE, CONFIRM = "race", "confirm"
+JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
+RACE_SEEDS_FROM = 500  # seed indices that neither search nor confirm use
 TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
 
 
@@ -36,6 +38,8 @@ class Queue:
             ledger.fact(f"fingerprint:{arm.name}", plan.fingerprint(arm))
         storage = open_storage(plan.request.storage)
         self.studies = {arm.name: ArmStudy(plan, arm, storage) for arm in plan.arms}
+        self.halving = {arm.name: Halving(plan, arm, ledger) for arm in plan.arms}
+        self.costs = costs.Costs(plan, ledger)
         self.running: set[str] = set()
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.paused = ""  # why nothing more is handed out
@@ -47,11 +51,16 @@ class Queue:
         self.ledger.forget_waiting(CONFIRM, self.plan.confirm_seeds)
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
-            for number in self.studies[arm.name].running():
-                if number not in known:  # asked for, but never written down: nobody waits for it
-                    self.studies[arm.name].drop(number)
+            unfinished = set(self.studies[arm.name].running())
+            for number in unfinished - set(known):  # asked for, but never written down: nobody waits for it
+                self.studies[arm.name].drop(number)
             for trial in known.values():
-                self._settle(trial)
+                if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
+                    self._settle(trial)
+
+    def _may_be_told_twice(self, trial: Row) -> bool:
+        """Optuna may know only that it stopped: a kill can come between the ledger's word and the second telling."""
+        return trial["state"] in (COMPLETE, INFEASIBLE) and self.halving[trial["arm"]].was_on_a_rung(trial)
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
@@ -63,7 +72,7 @@ class Queue:
     def ready(self) -> bool:
         """Whether a training waits, after asking for new ones where none does."""
         while {row["training"] for row in self.ledger.trainings(state=WAITING)} <= self.given_up():
-            if not (self._ask() or self._confirm()):
+            if not (self._promote() or self._ask() or self._race() or self._confirm()):
                 return False
         return True
 
@@ -80,9 +89,13 @@ class Queue:
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self.running.discard(training)
         (row,) = self.ledger.trainings(training=training)
-        if row["stage"] != SEARCH:
+        if row["stage"] == CONFIRM:
             return []
-        decided = [self._settle(trial) for trial in self.ledger.trials(config=row["config"])]
+        trials = self.ledger.trials(config=row["config"])
+        for trial in trials:
+            self.costs.add(trial["arm"], row)
+            self.halving[trial["arm"]].ended(trial, row)
+        decided = [self._settle(trial) for trial in trials]
         return [trial for trial in decided if trial["state"] in FINAL]
 
     def put_back(self, training: str, reason: str) -> Row:
@@ -106,31 +119,81 @@ class Queue:
         """Trainings that this start does not try again."""
         return {training for training, times in self.lost.items() if times >= TRIES}
 
+    def _open(self, arm: Arm) -> bool:
+        """Whether an arm may still ask for new trials."""
+        return len(self.halving[arm.name].trials) < arm.trials and self.costs.allows(arm.name)
+
+    def _promote(self) -> bool:
+        """A longer training for the trial that deserves it; False where none does."""
+        for arm in self.plan.arms:
+            found = self.halving[arm.name].promotion(more=self._open(arm))
+            if found:
+                self._queue_rung(arm, *found)
+                return True
+        return False
+
+    def _queue_rung(self, arm: Arm, trial: Row, epochs: int) -> None:
+        jobs = self.halving[arm.name].jobs(trial["words"], epochs)
+        self.ledger.add_trainings(jobs)
+        self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
+        self._enter(arm, trial, jobs)
+
+    def _enter(self, arm: Arm, trial: Row, jobs: list[Row]) -> None:
+        """Count a trial's new trainings; they may all have ended already, asked for by another trial."""
+        self.halving[arm.name].queued(trial, jobs)
+        self.costs.expect(arm.name, jobs)
+        for each in jobs:
+            (row,) = self.ledger.trainings(training=each["training"])
+            self.halving[arm.name].ended(trial, row)
+        self._settle(trial)
+
     def _ask(self) -> bool:
         """One new trial for the arm that has asked for the fewest; False when every arm has its budget."""
-        counts = {arm.name: len(self.ledger.trials(arm=arm.name)) for arm in self.plan.arms}
-        open_arms = [arm for arm in self.plan.arms if counts[arm.name] < arm.trials]
+        open_arms = [arm for arm in self.plan.arms if self._open(arm)]
         if not open_arms:
             return False
-        arm = min(open_arms, key=lambda arm: counts[arm.name])
-        number, params = self.studies[arm.name].ask()
+        arm = min(open_arms, key=lambda arm: len(self.halving[arm.name].trials))
+        seen = self.halving[arm.name].seen()
+        learnt = None if seen is None else [Seen(params, values) for params, values in seen]
+        number, params = self.studies[arm.name].ask(learnt)
         self._add(arm, number, params)
         return True
 
     def _add(self, arm: Arm, number: int, params: Mapping[str, Any]) -> None:
         words = {**arm.words, **params}
-        configs = [self.plan.config(words, seed) for seed in self.plan.search_seeds]
+        halving = self.halving[arm.name]
+        jobs = halving.jobs(words, halving.rules.epochs[0])
         trial = {"trial": f"{arm.name}-{number:03d}", "arm": arm.name, "number": number}
-        trial |= {"config": configs[0].hash, "words": words, "params": dict(params)}
-        self.ledger.add_trial(trial, [_job(config, SEARCH) for config in configs])
-        self._settle(trial)  # its trainings may all be there already, from another trial
+        trial |= {"config": jobs[0]["config"], "words": words, "params": dict(params)}
+        self.ledger.add_trial(trial, jobs)
+        self._enter(arm, trial, jobs)
 
     def _settle(self, trial: Row) -> Row:
         """Close a trial whose trainings have all ended, and tell Optuna; the trial as it is then."""
-        rows = self.ledger.trainings(config=trial["config"], stage=SEARCH)
-        rows = [row for row in rows if row["seed"] in self.plan.search_seeds]
-        if not rows or any(row["state"] not in FINAL for row in rows):
-            return self.ledger.trials(trial=trial["trial"])[0]
+        rows = self.ledger.trainings(config=trial["config"])
+        found = [row for row in rows if row["stage"] == SEARCH and row["seed"] in self.plan.search_seeds]
+        if not found:
+            self._settle_rung(trial, rows)
+        elif all(row["state"] in FINAL for row in found):
+            raced = [row for row in rows if row["stage"] == RACE and row["state"] == COMPLETE]
+            self._settle_whole(trial, found, raced)
+        return self.ledger.trials(trial=trial["trial"])[0]
+
+    def _settle_rung(self, trial: Row, rows: list[Row]) -> None:
+        """A trial that has only been on rungs stands still, until it is promoted."""
+        halving, study = self.halving[trial["arm"]], self.studies[trial["arm"]]
+        found = halving.stopped(trial)
+        if found is None:
+            return
+        reasons = sorted({row["reason"] for row in rows if row["stage"] == RUNG and row["reason"]})
+        self.ledger.finish_trial(trial["trial"], **{"reason": "; ".join(reasons) or "nonfinite:objective", **found})
+        if found["state"] == FAILED:
+            study.tell(trial["number"], None)
+        else:
+            values, lacks = halving.shortfall(trial)
+            study.tell(trial["number"], values, {BUDGET: lacks})
+
+    def _settle_whole(self, trial: Row, rows: list[Row], raced: list[Row]) -> None:
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
         whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
         missing = {
@@ -140,24 +203,60 @@ class Queue:
             if row["state"] == COMPLETE and name not in row["metrics"]
         }
         reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
-        usable = whole and not missing
-        values = {name: sum(m[name] for m in good) / len(good) for name in self.plan.objectives} if usable else None
-        state = COMPLETE if usable else FAILED
-        self.ledger.finish_trial(trial["trial"], state=state, reason=reason, objectives=values)
-        self.studies[trial["arm"]].tell(trial["number"], values)
-        return self.ledger.trials(trial=trial["trial"])[0]
+        means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
+        values = {name: means[name] for name in self.plan.objectives} if means else None
+        broken = constraints.broken(self.plan.constraints, means) if means else ""
+        state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
+        self.ledger.finish_trial(trial["trial"], state=state, reason=reason or broken, objectives=values)
+        self._tell(trial, values, constraints.violations(self.plan.constraints, means))
+
+    def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
+        study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]
+        if values is not None and halving.was_on_a_rung(trial):
+            study.supersede(trial["number"], values, found)
+        else:
+            study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
+
+    def _race(self) -> bool:
+        """One more seed for the contender whose place on its arm's front is least sure; False where all are."""
+        if not self.plan.request.race:
+            return False
+        for arm in self.plan.arms:
+            trials = self.ledger.trials(arm=arm.name)
+            if self._searched(arm, trials) and (name := racing.next_contender(self._samples(arm, trials))):
+                (trial,) = [trial for trial in trials if trial["trial"] == name]
+                raced = self.ledger.trainings(config=trial["config"], stage=RACE)
+                config = self.plan.config(trial["words"], RACE_SEEDS_FROM + len(raced))
+                self.ledger.add_trainings([job(config, RACE)])
+                return True
+        return False
+
+    def _samples(self, arm: Arm, trials: list[Row]) -> racing.Samples:
+        """What the seeds of an arm's complete trials say."""
+        return racing.samples(self.plan.objectives, trials, self.ledger.trainings(), JUDGED)
+
+    def _searched(self, arm: Arm, trials: list[Row]) -> bool:
+        return bool(trials) and not self._open(arm) and all(trial["state"] in FINAL for trial in trials)
 
     def _confirm(self) -> bool:
         """Queue the fresh seeds of every arm whose search has ended; False when that is done already."""
         before = len(self.ledger.trainings(stage=CONFIRM))
+        racing_now = {row["config"] for row in self.ledger.trainings(stage=RACE) if row["state"] not in FINAL}
         for arm in self.plan.arms:
             trials = self.ledger.trials(arm=arm.name)
             chosen = choice(self.plan, trials)
-            if chosen and len(trials) >= arm.trials and all(trial["state"] in FINAL for trial in trials):
+            under_way = racing_now & {trial["config"] for trial in trials}
+            if chosen and not under_way and self._searched(arm, trials):
                 self.ledger.finish_trial(chosen["trial"], confirmed=True)
                 configs = [self.plan.config(chosen["words"], seed, test=True) for seed in self.plan.confirm_seeds]
-                self.ledger.add_trainings([_job(config, CONFIRM) for config in configs])
+                self.ledger.add_trainings([job(config, CONFIRM) for config in configs])
         return len(self.ledger.trainings(stage=CONFIRM)) > before
+
+
+def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:
+    """Of every metric that all have."""
+    names = set.intersection(*(set(row) for row in rows))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
 def choice(plan: Plan, trials: list[Row]) -> Row | None:
@@ -191,8 +290,3 @@ def _front(plan: Plan, trials: list[Row]) -> set[str]:
         return set()
     mask = fronts.non_dominated(values_of(plan, complete), list(plan.objectives.values()))
     return {trial["trial"] for trial, on in zip(complete, mask, strict=True) if on}
-
-
-def _job(config: Any, stage: str) -> Row:
-    facts = {"training": config.key, "config": config.hash, "seed": config.seed, "stage": stage}
-    return {**facts, "job": config.to_dict(), "attempts": 0, "epochs": 0}

@@ -20,7 +20,13 @@ from absld_search.words import UsageError
 
 @contextmanager
 def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iterator[None]:
-    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does, Ray's end ends it."""
+    """A local Ray, or a place in the cluster at `--address`. SIGTERM ends a run as Ctrl-C does, Ray's end ends it.
+
+    A Ray that this process has already is used, and ended by whoever started it: several studies one after the other.
+    """
+    if ray.is_initialized():
+        yield
+        return
     # Workers start in folders of their own, where a relative path would be another place.
     os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
     os.environ[processes.MARK] = token  # everything that Ray starts here can be found by it

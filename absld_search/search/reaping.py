@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState
 
-from absld_search.search.ledger import Ledger
+from absld_search.search.ledger import FINAL, Ledger
 from absld_search.search.optuna_storage import open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -35,7 +35,7 @@ def reap(ledger: Ledger) -> str:
 
 def _found(ledger: Ledger) -> list[tuple[optuna.Study, int]]:
     storage = open_storage(ledger.url)
-    under_way = {(row["arm"], row["number"]) for row in ledger.trials() if row["state"] not in ("COMPLETE", "FAILED")}
+    under_way = {(row["arm"], row["number"]) for row in ledger.trials() if row["state"] not in FINAL}
     found = []
     for name in optuna.get_all_study_names(storage):
         arm = name.removeprefix(f"{ledger.study}.")

@@ -27,6 +27,7 @@ from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
 from absld_search.search.ray_session import ray_session
+from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
@@ -46,6 +47,7 @@ class Study:
             self.ledger.fact("forked_from", plan.request.forked_from)
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
+        self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -154,7 +156,9 @@ class Study:
         tune.Tuner(
             tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(self.queue, Both(self.progress, self.mirroring), self.progress.say),
+                search_alg=LedgerSearcher(
+                    self.queue, Both(self.progress, self.mirroring, self.reuse), self.progress.say
+                ),
                 num_samples=-1,
                 max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
                 trial_dirname_creator=_short_name,

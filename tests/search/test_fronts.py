@@ -2,12 +2,13 @@
 
 import math
 
+import moocore
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from absld_search.search.fronts import hypervolume, knee, non_dominated
+from absld_search.search.fronts import Front, hypervolume, knee, net_order, non_dominated, ranks
 
 # Few distinct values, so that ties and equal points are common.
 small = st.integers(0, 5).map(float)
@@ -112,8 +113,8 @@ def test_hypervolume_of_nothing_and_of_three_objectives():
     assert hypervolume([], ["max", "max"], (0, 0)) == 0
     assert hypervolume([(0.5, 0.25)], ["max", "max"], (0, 0)) == 0.125
     assert hypervolume([(0.5, 0.25)], ["max", "max"], (0.5, 0)) == 0
-    with pytest.raises(ValueError, match="2 objectives, got 3"):
-        hypervolume([(1, 2, 3)], ["max", "max", "max"], (0, 0, 0))
+    assert hypervolume([(1, 2, 3), (3, 2, 1)], ["max", "max", "max"], (0, 0, 0)) == 6 + 6 - 2
+    assert hypervolume([(3,), (2,)], ["min"], (4,)) == 2
 
 
 def test_directions_are_checked():
@@ -122,3 +123,78 @@ def test_directions_are_checked():
     with pytest.raises(ValueError, match="shape"):
         non_dominated([(1, 2, 3)], ["max", "max"])
     assert non_dominated([], ["max", "max"]).shape == (0,)
+
+
+def random_set(seed: int) -> tuple[np.ndarray, list[str]]:
+    """None, one or many points in 1 to 4 objectives; every other set has few distinct values, so many duplicates."""
+    draw = np.random.default_rng(seed)
+    count, width = int(draw.integers(0, 2 if seed % 10 == 0 else 25)), int(draw.integers(1, 5))
+    values = draw.uniform(-1, 1, (count, width)) if seed % 2 else draw.integers(0, 4, (count, width)) / 4
+    return values, draw.choice(["max", "min"], width).tolist()
+
+
+def test_front_and_hypervolume_agree_with_moocore_on_a_thousand_sets() -> None:
+    sizes = set()
+    for seed in range(1000):
+        values, sides = random_set(seed)
+        sizes.add(min(len(values), 2))
+        maximise = [side == "max" for side in sides]
+        reference = np.where(maximise, -0.25, 0.75)
+        found = hypervolume(values, sides, reference)
+        if not len(values):  # moocore takes no empty set
+            assert found == 0 and non_dominated(values, sides).shape == (0,)
+            continue
+        assert found == pytest.approx(moocore.hypervolume(values, ref=reference, maximise=maximise), abs=1e-12)
+        expected = {tuple(row) for row in values[moocore.is_nondominated(values, maximise=maximise)]}
+        on_front = non_dominated(values, sides)
+        assert {tuple(row) for row in values[on_front]} == expected
+        assert not [row for row in values[~on_front] if tuple(row) in expected], "all equal points, or none"
+    assert sizes == {0, 1, 2}
+
+
+@given(st.integers(1, 3).flatmap(lambda k: points(odd, k)))
+def test_a_front_that_grows_is_the_front_of_all(drawn):
+    values, sides = drawn
+    grown = Front(sides)
+    for count, point in enumerate(values, start=1):
+        is_member = grown.add(point)
+        assert is_member == (count - 1 in grown.members)
+        assert grown.members == np.flatnonzero(non_dominated(values[:count], sides)).tolist()
+
+
+@given(st.integers(1, 3).flatmap(lambda k: points(odd, k)))
+def test_ranks_peel_fronts(drawn):
+    values, sides = drawn
+    found = ranks(values, sides)
+    finite = [all(map(math.isfinite, row)) for row in values]
+    left = [row if fine else (math.nan,) * len(sides) for row, fine in zip(values, finite, strict=True)]
+    for rank in range(int(found.max(initial=-1)) + 1):
+        front = non_dominated(left, sides)
+        if front.any():
+            assert np.flatnonzero(front).tolist() == np.flatnonzero(found == rank).tolist()
+        else:
+            assert [i for i, fine in enumerate(finite) if not fine] == np.flatnonzero(found == rank).tolist()
+        left = [(math.nan,) * len(sides) if on else row for row, on in zip(left, front, strict=True)]
+
+
+def test_the_net_takes_the_corners_before_their_neighbours() -> None:
+    line = [(x, 1 - x) for x in (0.0, 0.1, 0.45, 0.9, 1.0)]
+    assert net_order(line, ["max", "max"]) == [4, 0, 2, 1, 3]
+    assert net_order([(1, 1), (1, 1)], ["max", "min"]) == [0, 1] and net_order([], ["max"]) == []
+    scaled = [(1000 * a, b) for a, b in line]
+    assert net_order(scaled, ["max", "max"]) == net_order(line, ["max", "max"]), "units do not matter"
+
+
+@given(points(min_size=1))
+def test_the_net_is_farthest_first(drawn):
+    values, sides = drawn
+    order = net_order(values, sides)
+    assert sorted(order) == list(range(len(values)))
+    array = np.array(values) / np.where(np.std(values, axis=0) > 0, np.std(values, axis=0), 1)
+    gaps = []
+    for count in range(1, len(order)):
+        taken, rest = array[order[:count]], array[order[count:]]
+        distance = np.linalg.norm(rest[:, None] - taken[None], axis=-1).min(axis=1)
+        assert distance[0] == pytest.approx(distance.max())
+        gaps.append(distance[0])
+    assert all(later <= before + 1e-9 for before, later in zip(gaps, gaps[1:], strict=False))

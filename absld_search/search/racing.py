@@ -1,0 +1,149 @@
+"""Racing: more seeds for the configurations whose place on the front is in doubt, and for no others.
+
+Best-arm identification by confidence (after Maron and Moore, NIPS 1993; the choice between a contender and its rival
+after LUCB, Kalyanakrishnan et al., ICML 2012), for a front: the probability of being on it is bootstrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from absld_search.search import fronts
+
+Array = NDArray[np.float64]
+DELTA = 0.02  # a place on the front is decided at a probability below this, or above one minus it
+INDIFFERENCE = 0.5  # standard deviations of one seed: who is beaten by less may stand on the front or not
+DRAWS = 200
+MOST_SEEDS = 16  # of one configuration
+LEAST_FREEDOM = 5  # second seeds, before the noise counts as known
+
+
+class Samples(NamedTuple):
+    """Configuration -> its seeds' objectives (n, k), more is better everywhere; and whose next seed is under way."""
+
+    gains: Mapping[str, Array]
+    under_way: frozenset[str] = frozenset()
+
+
+def samples(
+    objectives: Mapping[str, str], trials: Iterable[Mapping[str, Any]], trainings: Iterable[Mapping[str, Any]],
+    stages: Iterable[str],
+) -> Samples:  # fmt: skip
+    """Of the COMPLETE trials, from the trainings of these stages."""
+    signs = np.array([1.0 if way == "max" else -1.0 for way in objectives.values()])
+    by_config: dict[str, list[Mapping[str, Any]]] = {}
+    for row in trainings:
+        if row["stage"] in stages:
+            by_config.setdefault(row["config"], []).append(row)
+    complete = {trial["trial"]: by_config.get(trial["config"], []) for trial in trials if trial["state"] == "COMPLETE"}
+    gains = {}
+    for name, rows in complete.items():
+        values = [[row["metrics"][key] for key in objectives] for row in rows if _usable(row, objectives)]
+        gains[name] = np.array(values, dtype=float).reshape(-1, len(objectives)) * signs
+    busy = frozenset(name for name, rows in complete.items() if any(r["state"] in ("WAITING", "RUNNING") for r in rows))
+    return Samples({name: found for name, found in gains.items() if len(found)}, busy)
+
+
+def _usable(row: Mapping[str, Any], objectives: Iterable[str]) -> bool:
+    return row["state"] == "COMPLETE" and all(name in row["metrics"] for name in objectives)
+
+
+class Noise(NamedTuple):
+    """Covariance (k, k) of one seed, the same for every configuration, and the degrees of freedom it was found with."""
+
+    covariance: Array
+    freedom: int
+
+
+def pooled(gains: Iterable[Array]) -> Noise:
+    """From how far the seeds lie from their configuration's mean: each has too few for a noise of its own."""
+    rows = [each - each.mean(axis=0) for each in gains if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in rows)
+    if not freedom:
+        return Noise(np.zeros((0, 0)), 0)
+    residuals = np.concatenate(rows)
+    return Noise(residuals.T @ residuals / freedom, freedom)
+
+
+def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: int = 0) -> Array:
+    """(count, N, k): what the configurations' true means may be, by a parametric bootstrap; the same input gives the
+    same draws.
+
+    Normal, with the pooled covariance over n; the scale itself is drawn too, from what so few residuals leave open.
+    """
+    random = np.random.default_rng(seed)
+    width = len(noise.covariance)
+    scale = np.sqrt(noise.freedom / random.chisquare(noise.freedom, count)) if noise.freedom else np.zeros(count)
+    normal = random.multivariate_normal(np.zeros(width), noise.covariance, (count, len(gains)), method="eigh")
+    n = np.array([len(each) for each in gains.values()])
+    means = np.array([each.mean(axis=0) for each in gains.values()])
+    return np.asarray(means + normal * scale[:, None, None] / np.sqrt(n)[:, None])
+
+
+def beaten(means: Array, margin: Any = 0.0) -> NDArray[np.bool_]:
+    """(draws, N, N): whether, in a draw (draws, N, k), the second configuration beats the first by `margin` (k,).
+
+    A negative margin asks whether it comes that near to beating it.
+    """
+    here, there = means[:, :, None] + margin, means[:, None, :]
+    found = (there >= here).all(axis=-1) & (there > here).any(axis=-1)
+    return np.asarray(found & ~np.eye(means.shape[1], dtype=bool))
+
+
+def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:
+    """Configuration -> how probable it is that its true mean is on the front.
+
+    `noise`: where it is known from elsewhere, such as a bootstrap over the images of one training; else that of the
+    seeds. Without any, the front of the means is taken as certain.
+    """
+    if not gains:
+        return {}
+    noise = pooled(gains.values()) if noise is None else noise
+    if not noise.freedom:
+        noise = Noise(np.zeros((next(iter(gains.values())).shape[1],) * 2), 0)
+    found = 1 - beaten(draws(gains, noise)).any(axis=2).mean(axis=0)
+    return dict(zip(gains, map(float, found), strict=True))
+
+
+def next_contender(
+    found: Samples, noise: Noise | None = None, delta: float = DELTA, most: int = MOST_SEEDS
+) -> str | None:
+    """Whose next seed tells most about the front; None where it is decided, or every contender has `most` seeds.
+
+    The contender is the one least decided; the seed is its own, or that of the rival who beats it most often, whichever
+    has fewer.
+    """
+    gains = found.gains
+    if len(gains) < 2:
+        return None
+    if noise is None:
+        noise = pooled(gains.values())
+        if noise.freedom < LEAST_FREEDOM and (first := _unmeasured(found, most)) is not None:
+            return first
+    if not noise.freedom:
+        return None  # what could tell is under way
+    means, margin = draws(gains, noise), INDIFFERENCE * np.sqrt(np.diag(noise.covariance))
+    losses, near = beaten(means, margin), beaten(means, -margin)
+    # In doubt is who may be clearly beaten, and may yet be one that nobody replaces.
+    doubt = np.minimum(losses.any(axis=2).mean(axis=0), 1 - near.any(axis=2).mean(axis=0))
+    names = list(gains)
+    for index in map(int, np.argsort(-doubt, kind="stable")):
+        if doubt[index] <= delta:
+            return None
+        pair = sorted({index, int(losses[:, index].mean(axis=0).argmax())}, key=lambda i: (len(gains[names[i]]), i))
+        free = [names[i] for i in pair if len(gains[names[i]]) < most and names[i] not in found.under_way]
+        if free:
+            return free[0]
+    return None
+
+
+def _unmeasured(found: Samples, most: int) -> str | None:
+    """Before the noise is known, the best get a second seed: theirs are the noises that matter."""
+    values = [found.gains[name].mean(axis=0) for name in found.gains]
+    ranks = dict(zip(found.gains, fronts.ranks(values, ["max"] * len(values[0])), strict=True))
+    free = [name for name in found.gains if len(found.gains[name]) < most and name not in found.under_way]
+    return min(free, key=lambda name: (len(found.gains[name]), ranks[name]), default=None)

@@ -1,0 +1,148 @@
+"""Multi-objective successive halving: which configuration deserves a longer training, decided from results alone.
+
+Asynchronous successive halving (Li et al., MLSys 2020, arXiv:1810.05934) with the order of a rung taken from
+non-dominated ranks and, within a rank, an epsilon-net (Schmucker et al., arXiv:2106.12639). Not a Ray TrialScheduler:
+Ray's can stop or continue a training, but a rung here is a training of its own, whose learning rate falls within its
+own epochs; a training cut off before its first drop would be ranked at a high learning rate. And what is decided from
+results alone needs no memory: after a kill, the rungs are what the ledger says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from absld_search.search import fronts
+from absld_search.words import UsageError
+
+STOPPING = ("none", "asha", "mo-asha")
+ETA = 3
+FLOOR = 2.0  # times chance
+
+
+class Outcome(NamedTuple):
+    """What a trial was worth after a training of `epochs`. `values` None: it failed or is not finite."""
+
+    trial: str
+    epochs: int
+    values: tuple[float, ...] | None
+    accuracy: float = 1.0  # mean robust accuracy, which the floor is about
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How rungs are ordered and halved. `epochs` ascend; the last is the whole training.
+
+    An objective in `held_back` is a spread between classes, small for a network that has learned nothing: below the
+    `floor` of the mean robust accuracy it takes no part, and a trial below stands behind every trial above.
+    """
+
+    kind: str  # one of STOPPING
+    epochs: tuple[int, ...]
+    directions: tuple[str, ...]
+    eta: int = ETA
+    held_back: frozenset[int] = frozenset()  # which of the objectives
+    floor: float = 0.0
+
+
+def budgets(kind: str, epochs: int, eta: int = ETA, grace: int | None = None) -> tuple[int, ...]:
+    """The rungs' epochs, ascending: `epochs` divided by eta until `grace`. Raises: UsageError.
+
+    `grace`: the shortest training; by default a ninth of the longest with eta = 3, that is two rungs below it.
+    """
+    if eta < 2:
+        raise UsageError(f"--eta must be at least 2, not {eta}.")
+    if grace is not None and not 1 <= grace <= epochs:
+        raise UsageError(f"--grace must be from 1 to the {epochs} epochs of a whole training, not {grace}.")
+    if kind == "none":
+        return (epochs,)
+    least = max(1, round(epochs / eta**2)) if grace is None else grace
+    found = [epochs]
+    while (shorter := round(found[0] / eta)) >= least and shorter < found[0]:
+        found.insert(0, shorter)
+    return tuple(found)
+
+
+class Place(NamedTuple):
+    """Where a trial stands on its rung."""
+
+    trial: str
+    rank: int  # non-dominated; trials below the floor rank behind all others
+
+
+def ordered(outcomes: Sequence[Outcome], rules: Rules) -> list[Place]:
+    """A rung's trials, the best first; failed ones are not in it. Ties go to the one that came first."""
+    alive = [each for each in outcomes if each.values is not None and all(map(math.isfinite, each.values))]
+    above = [each for each in alive if each.accuracy >= rules.floor]
+    below = [each for each in alive if each.accuracy < rules.floor]
+    every = range(len(rules.directions))
+    left = [index for index in every if index not in rules.held_back] or list(every)
+    return [*_order(above, rules, list(every), 0), *_order(below, rules, left, len(above))]
+
+
+def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behind: int) -> list[Place]:
+    if not outcomes:
+        return []
+    values = [[(each.values or ())[index] for index in which] for each in outcomes]
+    directions = [rules.directions[index] for index in which]
+    if rules.kind == "asha":
+        values, directions = [row[:1] for row in values], directions[:1]
+    ranks = fronts.ranks(values, directions)
+    found: list[Place] = []
+    for rank in sorted(set(ranks.tolist())):
+        members = [index for index, own in enumerate(ranks) if own == rank]
+        order = fronts.net_order([values[index] for index in members], directions)
+        found += [Place(outcomes[members[index]].trial, behind + rank) for index in order]
+    return found
+
+
+def promotion(
+    outcomes: Sequence[Outcome], asked: Mapping[str, int], rules: Rules, more: bool
+) -> tuple[str, int] | None:
+    """(trial, epochs) of the next longer training, None where none is deserved yet.
+
+    `asked`: the longest training that each trial has been given, running ones too. `more`: new trials can still come.
+    While a rung may still grow, a whole eta must have come for each that goes on; once it can't, the remainder counts
+    too, so that the best of a small study is always trained to the end.
+    """
+    if rules.kind == "none":  # the budget is larger now: whoever was stopped before goes to the end, in turn
+        last = rules.epochs[-1]
+        return next(((trial, last) for trial, epochs in asked.items() if epochs < last), None)
+    closed = not more
+    found = None
+    for epochs, longer in zip(rules.epochs, rules.epochs[1:], strict=False):
+        here = [each for each in outcomes if each.epochs == epochs]
+        running = [trial for trial, longest in asked.items() if longest == epochs]
+        running = [trial for trial in running if trial not in {each.trial for each in here}]
+        closed = closed and not running
+        share = math.ceil(len(here) / rules.eta) if closed else len(here) // rules.eta
+        waiting = _deserving(ordered(here, rules), share, {trial for trial in asked if asked[trial] == epochs})
+        if waiting:
+            found, closed = (waiting, longer), False  # the longest rung that can be fed goes first
+    return found
+
+
+def _deserving(places: Sequence[Place], share: int, here: set[str]) -> str | None:
+    """The best of the first `share` that is still `here`, on the rung.
+
+    Once that many have gone on, only a better rank goes on as well: the net alone, which turns with every newcomer,
+    would send nearly everybody.
+    """
+    gone = [place.rank for place in places if place.trial not in here]
+    for place in places[:share]:
+        if place.trial in here and (len(gone) < share or place.rank < max(gone)):
+            return place.trial
+    return None
+
+
+def seen(outcomes: Sequence[Outcome], rules: Rules, least: int) -> list[Outcome]:
+    """What a sampler should learn from: the deepest rung with at least `least` finite outcomes (after BOHB, Falkner
+    et al., ICML 2018). Outcomes of different lengths in one model would tell it of epochs, not of configurations."""
+    alive = [each for each in outcomes if each.values is not None]
+    for epochs in reversed(rules.epochs):
+        found = [each for each in alive if each.epochs == epochs]
+        if len(found) >= least:
+            return found
+    return [each for each in alive if each.epochs == rules.epochs[0]]

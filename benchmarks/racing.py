@@ -1,0 +1,105 @@
+"""Racing against a fixed number of seeds, on configurations whose true means are known: `python -m benchmarks.racing`.
+
+A repetition draws configurations, each with a true worst-class and mean robust accuracy, and noise of the size that was
+measured over seeds (worst class 4 points, mean 1.5: design figures of digits, in benchmarks/data once recorded). Both
+procedures then name the front of the means that they have seen. An error is a configuration that a front gets wrong:
+on it and not on the true one, or the other way round, by more than `slack` in every objective, so that a coin's toss
+between equals counts for nobody.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+from absld_search.search import fronts, racing
+
+SIDES = ("max", "max")
+NOISE = np.array([0.04, 0.015])  # standard deviation over seeds
+
+
+class Result(NamedTuple):
+    """Of one repetition: evaluations spent, and whether the front was wrong."""
+
+    evaluations: int
+    wrong: bool
+
+
+def means(count: int, seed: int) -> np.ndarray:
+    """(count, 2): true worst-class and mean robust accuracies that trade against each other."""
+    draw = np.random.default_rng(seed)
+    trade, quality = draw.uniform(-1, 1, count), draw.normal(0, 1, count)
+    return np.stack([0.40 + 0.10 * trade + 0.08 * quality, 0.60 - 0.04 * trade + 0.03 * quality], axis=1)
+
+
+def wrong(true: np.ndarray, found: list[int], slack: float) -> bool:
+    """Whether a named configuration is clearly beaten, or a clear member of the true front is left out unreplaced.
+
+    Clear: by more than `slack` standard deviations of one seed in both objectives.
+    """
+    margin = slack * NOISE
+    front = true[fronts.non_dominated(true, SIDES)]
+    beaten = any(_clearly(front, true[i], margin).any() for i in found)
+    missed = any(not (true[found] >= member - margin).all(axis=1).any() for member in front)
+    return bool(beaten or missed)
+
+
+def _clearly(front: np.ndarray, point: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Which of the front beat the point by the margin."""
+    return (front >= point + margin).all(axis=1) & (front > point + margin).any(axis=1)
+
+
+def named(gains: dict[str, np.ndarray]) -> list[int]:
+    """The front of the means."""
+    seen = np.array([each.mean(axis=0) for each in gains.values()])
+    return np.flatnonzero(fronts.non_dominated(seen, SIDES)).tolist()
+
+
+def fixed(true: np.ndarray, seeds: int, seed: int, slack: float) -> Result:
+    """Every configuration gets the same number of seeds."""
+    draw = np.random.default_rng([seed, 1])
+    gains = {str(i): mean + draw.normal(0, NOISE, (seeds, 2)) for i, mean in enumerate(true)}
+    return Result(seeds * len(true), wrong(true, named(gains), slack))
+
+
+def raced(true: np.ndarray, most: int, seed: int, slack: float, delta: float = racing.DELTA) -> Result:
+    """One seed each, then more for whose place is in doubt."""
+    draw = np.random.default_rng([seed, 1])
+    gains = {str(i): mean + draw.normal(0, NOISE, (1, 2)) for i, mean in enumerate(true)}
+    while (name := racing.next_contender(racing.Samples(gains), delta=delta, most=most)) is not None:
+        gains[name] = np.vstack([gains[name], true[int(name)] + draw.normal(0, NOISE)])
+    return Result(sum(map(len, gains.values())), wrong(true, named(gains), slack))
+
+
+def compare(repetitions: int, count: int = 20, seeds: int = 8, most: int = racing.MOST_SEEDS, slack: float = 0.5,
+            delta: float = racing.DELTA) -> dict[str, list[Result]]:  # fmt: skip
+    """Both procedures on the same true means and the same first seeds."""
+    cases = [(means(count, seed), seed) for seed in range(repetitions)]
+    return {
+        "fixed": [fixed(true, seeds, seed, slack) for true, seed in cases],
+        "raced": [raced(true, most, seed, slack, delta) for true, seed in cases],
+    }
+
+
+@click.command()
+@click.option("--repetitions", default=200, show_default=True)
+@click.option("--configurations", default=20, show_default=True)
+@click.option("--seeds", default=8, show_default=True, help="Of every configuration, in the fixed procedure.")
+@click.option("--most", default=racing.MOST_SEEDS, show_default=True, help="Of one configuration, in the race.")
+@click.option("--slack", default=0.5, show_default=True, help="In standard deviations of one seed.")
+@click.option("--delta", default=racing.DELTA, show_default=True)
+def main(repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float) -> None:
+    """Evaluations and error rates, with the standard error of the latter."""
+    for name, found in compare(repetitions, configurations, seeds, most, slack, delta).items():
+        rate = statistics.mean(result.wrong for result in found)
+        spent = sorted(result.evaluations for result in found)
+        error = (rate * (1 - rate) / repetitions) ** 0.5
+        click.echo(f"{name:<8}{statistics.mean(spent):7.1f} evaluations [{spent[0]} to {spent[-1]}]  "
+                   f"wrong front {rate:.3f} +- {error:.3f}  n={repetitions}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

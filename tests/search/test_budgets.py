@@ -1,0 +1,122 @@
+"""What a larger budget adds, exactly; hours shared by the arms; and trainings taken over from other studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from absld_search.core import results
+from absld_search.search import costs, samplers
+from absld_search.search.ledger import Ledger
+from absld_search.search.plan import Plan
+from absld_search.search.preflight import check
+from absld_search.search.queue import Queue
+from absld_search.search.reuse import Reuse
+from absld_search.space import LogUniform, SearchSpace
+from absld_search.words import UsageError
+from tests.search.requests import TWO_ARMS, plan, pretend
+
+TWO_TUNED = SearchSpace(
+    fixed={"method": "absld"},
+    arms={"dual": {"coupling": "dual"}, "shared": {"coupling": "shared"}},
+    tuned={"temperature_lr": LogUniform(1e-2, 1.0)},
+)
+
+
+def drain(made: Plan, seconds: float = 1.0) -> list[tuple[str, str]]:
+    """(stage, key) of everything that is trained."""
+    queue, seen = Queue(made, Ledger(made.request.storage, made.request.study)), []
+    while (row := queue.take()) is not None:
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=seconds)
+        seen.append((row["stage"], row["training"]))
+    return seen
+
+
+def test_a_study_that_grows_trains_only_what_is_new(tmp_path: Path) -> None:
+    """8 to 12 trials, then an arm, then a confirm seed."""
+    first = drain(plan(tmp_path, space=TWO_ARMS, trials=8, seeds=1))
+    assert [stage for stage, _ in first].count("search") == 8 + 1
+    more = drain(plan(tmp_path, space=TWO_ARMS, trials=12, seeds=1))
+    assert [stage for stage, _ in more].count("search") == 4, "four for the tuned arm, none for the other"
+    arms = {**TWO_ARMS.arms, "shared": {"coupling": "shared"}}
+    wider = SearchSpace(TWO_ARMS.fixed, arms, TWO_ARMS.tuned)
+    arm = drain(plan(tmp_path, space=wider, trials=12, seeds=1))
+    assert [stage for stage, _ in arm].count("search") == 12 and [stage for stage, _ in arm].count("confirm") == 1
+    seed = drain(plan(tmp_path, space=wider, trials=12, seeds=2))
+    assert [stage for stage, _ in seed] == ["confirm"] * 3, "one for each arm's choice"
+    keys = [key for _, key in [*first, *more, *arm, *seed]]
+    assert len(keys) == len(set(keys)), "nothing is trained twice"
+    assert drain(plan(tmp_path, space=wider, trials=12, seeds=2)) == []
+
+
+def test_hours_are_shared_equally(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=20 / 3600, storage="sqlite://")
+    assert costs.share(made) == pytest.approx(10)
+    queue = Queue(made, Ledger(made.request.storage, "study"))
+    while (row := queue.take()) is not None:  # the second arm's trainings take three times as long
+        slow = row["job"]["hyperparameters"]["coupling"] == "shared"
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=3.0 if slow else 1.0)
+    counts = {arm: len(queue.ledger.trials(arm=arm)) for arm in ("dual", "shared")}
+    assert counts == {"dual": 10, "shared": 4}, "until ten seconds are spent in each"
+
+
+def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=12 / 3600)
+    assert len([stage for stage, _ in drain(made) if stage == "search"]) == 12
+    assert drain(made) == []
+    more = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=16 / 3600)
+    assert len([stage for stage, _ in drain(more) if stage == "search"]) == 4
+
+
+def test_hours_that_are_none_are_refused(tmp_path: Path) -> None:
+    for words, message in ((dict(time_budget=0.0), "--time-budget"), (dict(gpu_hours=1.0), "needs --gpus-per-trial")):
+        with pytest.raises(UsageError, match=message):
+            check(plan(tmp_path, **words))
+
+
+def test_a_sampler_says_when_a_budget_cannot_serve_it(tmp_path: Path) -> None:
+    assert not samplers.advice("tpe", samplers.Setting(0, trials=8))
+    assert "begins to learn at 8" in samplers.advice("nsga2", samplers.Setting(0, trials=7))[0]
+    assert not samplers.advice("nsga2", samplers.Setting(0, trials=8))
+    assert "at random: tpe" in samplers.advice("gp", samplers.Setting(0, conditional=True))[0]
+    with pytest.raises(UsageError, match="Did you mean 'nsga3'"):
+        samplers.require("nsga")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install '\.\[botorch\]'"):
+        samplers.require("botorch")
+
+
+def finished_study(out: Path, name: str, data: str) -> tuple[Plan, Ledger, str]:
+    """A study of which one training is complete, as files; and that training's key."""
+    made = plan(out, space=TWO_TUNED, study=name, reuse=True)
+    ledger = Ledger(made.request.storage, name)
+    ledger.fact("data", {"sha256": data})
+    ledger.fact("teacher:trades-wide", {"sha256": "abc"})
+    facts = {"data": {"sha256": data}, "teachers": {"trades-wide": {"sha256": "abc"}}}
+    results.write_facts(made.folder, facts)
+    return made, ledger, made.config({**made.arms[0].words, "temperature_lr": 0.1}, seed=0).key
+
+
+def test_an_equal_training_is_taken_over_and_said(tmp_path: Path) -> None:
+    first, _, key = finished_study(tmp_path, "first", "d1")
+    other, _, _ = finished_study(tmp_path, "other", "d2")
+    for study in (first, other):
+        folder = study.folder / "trainings" / key
+        results.write_shard(folder, [], [], [], result={"robust_accuracy": 0.5})
+        (folder / "mine").write_text(study.request.study)
+    second, ledger, _ = finished_study(tmp_path, "second", "d1")
+    said: list[str] = []
+    reuse = Reuse(second, ledger, said.append)
+    reuse.started({"training": key, "job": {"test": True}})
+    assert not said, "the confirm stage needs test values, which the search did not measure"
+    reuse.started({"training": key, "job": {"test": False}})
+    assert said == [f"training {key} is taken over from study 'first'"]
+    target = second.folder / "trainings" / key
+    assert results.read_result(target) == {"robust_accuracy": 0.5} and (target / "mine").read_text() == "first"
+    third, ledger, _ = finished_study(tmp_path, "third", "d3")
+    Reuse(third, ledger, said.append).started({"training": key, "job": {"test": False}})
+    assert len(said) == 1, "other data under the same name"

@@ -1,0 +1,93 @@
+"""Racing: what a probability on a front means, who gets the next seed, and half the evaluations for the same front."""
+
+from __future__ import annotations
+
+import statistics
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from absld_search.search import racing
+from absld_search.search.ledger import COMPLETE, Ledger
+from absld_search.search.queue import RACE_SEEDS_FROM, Queue
+from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
+from absld_search.space import LogUniform, SearchSpace
+from benchmarks.racing import compare
+from tests.search.requests import plan, pretend
+
+NOISE = Noise(np.diag([1e-4, 1e-4]), 1000)
+
+
+def seeds(mean: tuple[float, float], n: int, seed: int = 0) -> np.ndarray:
+    return np.array(mean) + np.random.default_rng(seed).normal(0, 0.01, (n, 2))
+
+
+def test_probability_is_one_for_the_clear_and_half_for_the_equal() -> None:
+    gains = {"good": np.array([[0.5, 0.5]]), "bad": np.array([[0.1, 0.1]]), "other": np.array([[0.6, 0.3]])}
+    found = front_probability(gains, NOISE)
+    assert found == {"good": 1.0, "bad": 0.0, "other": 1.0}
+    twins = {"a": np.array([[0.5, 0.5]]), "b": np.array([[0.5, 0.5]])}
+    for chance in front_probability(twins, NOISE).values():
+        assert chance == pytest.approx(0.75, abs=0.07), "beaten in both objectives in one case of four"
+    assert front_probability({}) == {} and front_probability({"a": np.array([[1.0, 1.0]])}) == {"a": 1.0}
+
+
+def test_more_seeds_make_it_surer() -> None:
+    few = front_probability({"a": seeds((0.50, 0.50), 2), "b": seeds((0.495, 0.495), 2, 1)}, NOISE)
+    many = front_probability({"a": seeds((0.50, 0.50), 64), "b": seeds((0.495, 0.495), 64, 1)}, NOISE)
+    assert many["b"] < few["b"] or many["b"] < 0.05
+
+
+def test_the_pooled_noise_is_the_noise() -> None:
+    found = pooled([seeds((0.5, 0.5), 2, seed) for seed in range(500)])
+    assert found.covariance == pytest.approx(np.diag([1e-4, 1e-4]), abs=2e-5) and found.freedom == 500
+    assert pooled([np.array([[0.5, 0.5]])]).freedom == 0
+
+
+def test_few_residuals_leave_more_open() -> None:
+    gains = {"a": np.array([[0.50, 0.50]]), "b": np.array([[0.47, 0.47]])}
+    sure = front_probability(gains, Noise(NOISE.covariance, 1000))["b"]
+    assert front_probability(gains, Noise(NOISE.covariance, 2))["b"] > sure
+
+
+def test_the_next_seed_goes_to_the_doubtful() -> None:
+    gains = {"top": seeds((0.5, 0.5), 4), "near": seeds((0.499, 0.499), 4, 1), "far": seeds((0.1, 0.1), 1)}
+    assert next_contender(Samples(gains), NOISE) in ("top", "near")
+    assert next_contender(Samples({"top": gains["top"], "far": gains["far"]}), NOISE) is None, "decided"
+    assert next_contender(Samples(gains), NOISE, most=4) is None, "the budget of seeds is spent"
+    assert next_contender(Samples(gains, frozenset({"top", "near"})), NOISE) is None, "what could tell is under way"
+    single = {name: each[:1] for name, each in gains.items()}
+    assert next_contender(Samples(single)) in ("top", "near"), "the noise is measured on the best"
+    assert next_contender(Samples(single, frozenset(single))) is None
+    assert next_contender(Samples({"one": gains["top"]})) is None
+
+
+def test_half_the_evaluations_for_the_same_front() -> None:
+    """A short form of benchmarks/racing.py."""
+    found = compare(repetitions=10, count=12)
+    errors = {name: sum(result.wrong for result in results) for name, results in found.items()}
+    spent = {name: statistics.mean(result.evaluations for result in results) for name, results in found.items()}
+    assert spent["raced"] <= spent["fixed"] / 2
+    assert errors["raced"] <= errors["fixed"] + 3
+
+
+def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+    made = plan(tmp_path, space=space, trials=3, seeds=1, race=True)
+    here = Queue(made, Ledger(made.request.storage, "study"))
+    stages = []
+    while (row := here.take()) is not None:
+        noise = np.random.default_rng(zlib.crc32(row["training"].encode())).normal(0, 0.05)
+        metrics = {name: value + noise for name, value in pretend(row["job"]).items()}
+        here.done(row["training"], metrics, "", epochs=2, seconds=0.1)
+        stages.append(row["stage"])
+    assert stages[:3] == ["search"] * 3 and stages[-1] == "confirm" and "race" in stages
+    raced = here.ledger.trainings(stage="race")
+    assert {row["seed"] for row in raced} <= set(range(RACE_SEEDS_FROM, RACE_SEEDS_FROM + racing.MOST_SEEDS))
+    for trial in here.ledger.trials():
+        rows = [row for row in here.ledger.trainings(config=trial["config"]) if row["stage"] != "confirm"]
+        assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
+        mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
+        assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"

@@ -1,0 +1,267 @@
+"""Successive halving: the order of a rung, what is promoted, and that nothing stopped is ever on a front."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from absld_search.search import fronts, queue, scheduler
+from absld_search.search.arm_study import ArmStudy
+from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
+from absld_search.search.plan import Plan
+from absld_search.search.queue import Queue
+from absld_search.search.scheduler import Outcome, Rules, budgets, promotion
+from absld_search.space import Choice, LogUniform, SearchSpace
+from absld_search.words import UsageError
+from tests.search.requests import TAILS, plan, pretend
+
+MAX2 = ("max", "max")
+RULES = Rules("mo-asha", (3, 10, 30), MAX2)
+ONE_ARM = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+LONG = {"set": {"epochs": "9"}, "stopping": "mo-asha", "seeds": 1}
+
+
+def ordered(outcomes: list[Outcome], rules: Rules) -> list[str]:
+    return [place.trial for place in scheduler.ordered(outcomes, rules)]
+
+
+def test_rungs_are_divided_from_the_top() -> None:
+    assert budgets("mo-asha", 30) == (3, 10, 30)
+    assert budgets("mo-asha", 300, grace=10) == (11, 33, 100, 300)
+    assert budgets("asha", 9, eta=2, grace=1) == (1, 2, 4, 9)
+    assert budgets("none", 30) == (30,) and budgets("asha", 1) == (1,)
+    for words in (dict(eta=1), dict(grace=0), dict(grace=31)):
+        with pytest.raises(UsageError, match="--eta|--grace"):
+            budgets("asha", 30, **words)
+
+
+def test_a_rung_is_ordered_by_rank_and_then_by_the_net() -> None:
+    line = [Outcome(f"f{i}", 3, (x, 1 - x)) for i, x in enumerate((0.0, 0.1, 0.45, 0.9, 1.0))]
+    behind = [Outcome("b", 3, (0.0, 0.5)), Outcome("lost", 3, None), Outcome("nan", 3, (float("nan"), 1.0))]
+    assert ordered([*behind, *line], RULES) == ["f4", "f0", "f2", "f1", "f3", "b"]
+    scalar = Rules("asha", (3, 10, 30), MAX2)
+    assert ordered([*behind, *line], scalar) == ["f4", "f3", "f2", "f1", "b", "f0"]
+
+
+def test_a_spread_that_is_small_by_ignorance_wins_nothing() -> None:
+    """An untrained network treats all classes alike: its NSD would put it on every front."""
+    rules = Rules("mo-asha", (3, 10), ("max", "min"), held_back=frozenset({1}), floor=0.2)
+    naive = [Outcome("untrained", 3, (0.05, 0.0), accuracy=0.1)]
+    trained = [Outcome("good", 3, (0.4, 0.3), accuracy=0.6), Outcome("poor", 3, (0.3, 0.5), accuracy=0.5)]
+    assert ordered([*naive, *trained], rules) == ["good", "poor", "untrained"]
+    assert ordered([*naive, *trained], Rules("mo-asha", (3, 10), ("max", "min")))[:2] == ["good", "untrained"]
+    worse = Outcome("worse", 3, (0.02, 0.0), accuracy=0.1)
+    assert ordered([worse, *naive], rules) == ["untrained", "worse"]
+
+
+def rung(epochs: int, *values: float) -> list[Outcome]:
+    return [Outcome(f"t{i}", epochs, (value, value)) for i, value in enumerate(values)]
+
+
+def test_promotion_waits_for_eta_and_feeds_the_longest_rung_first() -> None:
+    two, three = rung(3, 0.1, 0.2), rung(3, 0.1, 0.2, 0.3)
+    assert promotion(two, {"t0": 3, "t1": 3}, RULES, more=True) is None
+    assert promotion(three, dict.fromkeys(("t0", "t1", "t2"), 3), RULES, more=True) == ("t2", 10)
+    assert promotion(three, {"t0": 3, "t1": 3, "t2": 10}, RULES, more=True) is None, "one in three"
+    nine = rung(3, *(i / 10 for i in range(9)))
+    asked = {f"t{i}": 3 for i in range(9)} | {"t8": 10, "t7": 10, "t6": 10}
+    done = nine + [Outcome(f"t{i}", 10, (i / 10, i / 10)) for i in (6, 7, 8)]
+    assert promotion(done, asked, RULES, more=True) == ("t8", 30)
+
+
+def test_the_best_of_a_small_study_is_trained_to_the_end() -> None:
+    asked, outcomes = {"t0": 3, "t1": 3}, rung(3, 0.1, 0.2)
+    steps = []
+    while (found := promotion(outcomes, asked, RULES, more=False)) is not None:
+        steps.append(found)
+        asked[found[0]] = found[1]
+        outcomes.append(Outcome(found[0], found[1], (0.2, 0.2)))
+    assert steps == [("t1", 10), ("t1", 30)]
+    assert promotion(rung(3, 0.1), {"t0": 3, "t1": 3}, RULES, more=False) is None, "one still runs on this rung"
+
+
+def test_the_net_does_not_send_everybody() -> None:
+    """All on one front: whoever comes turns the net, yet one in three goes on."""
+    asked, outcomes = dict[str, int](), list[Outcome]()
+    for number, x in enumerate((0.5, 0.45, 0.55, 0.3, 0.7, 0.2, 0.8, 0.0, 1.0)):
+        asked[f"t{number}"] = 3
+        outcomes.append(Outcome(f"t{number}", 3, (x, 1 - x)))
+        while (found := promotion(outcomes, asked, RULES, more=True)) is not None:
+            asked[found[0]] = found[1]
+    assert sorted(asked.values()) == [3] * 6 + [10] * 3
+    better = Outcome("better", 3, (1.0, 1.0))
+    assert promotion([*outcomes, better], {**asked, "better": 3}, RULES, more=True) == ("better", 10)
+
+
+def test_a_larger_budget_takes_on_who_was_stopped() -> None:
+    assert promotion([], {"t0": 30, "t1": 3}, Rules("none", (30,), MAX2), more=False) == ("t1", 30)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20), st.integers(2, 4))
+def test_every_promoted_trial_was_among_the_best_of_its_rung(values, eta):
+    rules = Rules("mo-asha", (1, eta, eta * eta), MAX2, eta)
+    worth = {f"t{i}": tuple(map(float, value)) for i, value in enumerate(values)}
+    outcomes = [Outcome(trial, 1, value) for trial, value in worth.items()]
+    asked = dict.fromkeys(worth, 1)
+    while (found := promotion(outcomes, asked, rules, more=False)) is not None:
+        trial, epochs = found
+        here = [each for each in outcomes if each.epochs == asked[trial]]
+        assert trial in ordered(here, rules)[: -(-len(here) // eta)]
+        asked[trial] = epochs
+        outcomes.append(Outcome(trial, epochs, worth[trial]))
+    assert eta * eta in asked.values()
+    best = fronts.non_dominated(list(worth.values()), MAX2)
+    whole = [trial for trial, epochs in asked.items() if epochs == eta * eta]
+    assert any(best[list(worth).index(trial)] for trial in whole)
+
+
+def open_queue(made: Plan) -> Queue:
+    return Queue(made, Ledger(made.request.storage, made.request.study))
+
+
+def worth(job: dict) -> dict[str, float]:
+    """Better with epochs; some configurations are not finite, some break a constraint."""
+    values = pretend(job)
+    part = job["schedule"]["epochs"] / 9
+    for name in (*TAILS, "robust_accuracy"):
+        values[name] *= part**0.3
+    values["clean_accuracy"] = 0.5 + job["hyperparameters"]["temperature_lr"] / 2
+    return values
+
+
+def drain(made: Plan, again: bool = False, here: Queue | None = None, lose: random.Random | None = None) -> list[str]:
+    """Everything that is trained, in order; `again`: the driver is started anew for every training."""
+    found, here = [], here or open_queue(made)
+    while (row := here.take()) is not None:
+        lost = lose is not None and lose.random() < 0.2
+        here.done(row["training"], None if lost else worth(row["job"]), "nonfinite" if lost else "", epochs=1)
+        found.append(row["training"])
+        here = open_queue(made) if again else here
+    return found
+
+
+def test_a_driver_killed_between_rungs_decides_the_same(tmp_path: Path) -> None:
+    words = {**LONG, "trials": 7, "sampler": "tpe"}  # enough for the sampler's model to speak
+    at_once = drain(plan(tmp_path / "a", space=ONE_ARM, **words))
+    in_pieces = drain(plan(tmp_path / "b", space=ONE_ARM, **words), again=True)
+    assert at_once == in_pieces and len(at_once) >= 7 + 2 + 1 + 1
+
+
+def test_a_kill_before_optuna_hears_the_second_time_is_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(tmp_path, space=ONE_ARM, trials=4, **LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArmStudy, "supersede", lambda *_: None)  # the kill
+        drain(made)
+    assert open_queue(made).studies["one"].study.best_trials, "the next start tells it"
+
+
+def test_arms_of_several_lengths_are_told_in_every_start(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={}, arms={"short": {"epochs": 1}, "long": {"epochs": 2}}, tuned=ONE_ARM.tuned)
+    made = plan(tmp_path, space=space, trials=3, seeds=1)
+    drain(made, again=True)
+    assert not any(study.running() for study in open_queue(made).studies.values())
+
+
+def test_epochs_can_be_tuned_where_nothing_is_stopped(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={}, arms={"one": {}}, tuned={"epochs": Choice((1, 2)), **ONE_ARM.tuned})
+    made = plan(tmp_path, space=space, trials=5, seeds=1, storage="sqlite://")
+    here = open_queue(made)
+    trained = drain(made, here=here)
+    assert {trial["state"] for trial in here.ledger.trials()} == {COMPLETE} and len(trained) == 5 + 1
+    assert not here.studies["one"].running()
+
+
+def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> None:
+    first = drain(plan(tmp_path, space=ONE_ARM, trials=6, **LONG))
+    here = open_queue(plan(tmp_path, space=ONE_ARM, trials=6, **LONG))
+    states = [trial["state"] for trial in here.ledger.trials()]
+    assert states.count(COMPLETE) == 1 and states.count(STOPPED) == 5
+    assert "stopped after 1 of 9 epochs" in {trial["reason"] for trial in here.ledger.trials()}
+    more = drain(plan(tmp_path, space=ONE_ARM, trials=12, **LONG))
+    assert not set(first) & set(more)
+    rest = drain(plan(tmp_path, space=ONE_ARM, trials=12, **{**LONG, "stopping": "none"}))
+    trials = here.ledger.trials()
+    assert {trial["state"] for trial in trials} == {COMPLETE} and not set(first + more) & set(rest)
+    study = here.studies["one"].study
+    stored = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    best = {tuple(trial.values) for trial in stored.best_trials}
+    names = queue.front_trials(here.plan, trials)[0]
+    assert best == {tuple(trial["objectives"].values()) for trial in trials if trial["trial"] in names}
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10_000))
+def test_nothing_stopped_failed_or_infeasible_is_on_a_front(tmp_path_factory, seed):
+    """Random histories: kinds, limits and losses; our fronts and Optuna's hold whole, feasible trials alone."""
+    draw = random.Random(seed)
+    words = {**LONG, "stopping": draw.choice(["asha", "mo-asha"]), "sampler": draw.choice(["random", "tpe", "nsga2"])}
+    words |= {"storage": "sqlite://"}  # in memory: one queue a history
+    words |= {"constraints": ("clean_accuracy >= 0.6",)} if draw.random() < 0.6 else {}
+    made = plan(tmp_path_factory.mktemp("history"), space=ONE_ARM, trials=draw.randint(3, 9), **words)
+    here = open_queue(made)
+    drain(made, here=here, lose=draw)
+    trials = {trial["trial"]: trial for trial in here.ledger.trials()}
+    joint, own = queue.front_trials(made, list(trials.values()))
+    assert {trials[name]["state"] for name in joint | own} <= {COMPLETE}
+    bad = [trial for trial in trials.values() if trial["state"] in (STOPPED, FAILED, INFEASIBLE)]
+    assert all(trial["state"] in (COMPLETE, STOPPED, FAILED, INFEASIBLE) for trial in trials.values())
+    study = here.studies["one"].study
+    complete = [tuple(trial["objectives"].values()) for trial in trials.values() if trial["state"] == COMPLETE]
+    if complete:
+        assert all(tuple(trial.values) in complete for trial in study.best_trials)
+    assert len(bad) + len(complete) == len(trials)
+
+
+def test_infeasible_trials_are_told_and_never_chosen(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=ONE_ARM, trials=5, seeds=1, constraints=("clean_accuracy >= 0.7",))
+    drain(made)
+    trials = open_queue(made).ledger.trials()
+    for trial in trials:
+        meets = 0.5 + trial["params"]["temperature_lr"] / 2 >= 0.7
+        assert trial["state"] == (COMPLETE if meets else INFEASIBLE)
+    chosen = queue.choice(made, trials)
+    assert chosen is None or chosen["state"] == COMPLETE
+    assert {trial["state"] for trial in trials} == {COMPLETE, INFEASIBLE}
+
+
+def test_words_of_stopping_and_constraints_are_checked(tmp_path: Path) -> None:
+    for words, message in (
+        (dict(stopping="mo-ahsa"), "Did you mean 'mo-asha'"),
+        (dict(stopping="asha", eta=1), "--eta"),
+        (dict(constraints=("clean_acuracy >= 0.8",)), "Did you mean 'clean_accuracy'"),
+        (dict(constraints=("clean_accuracy > 0.8",)), "must read"),
+        (dict(constraints=("clean_accuracy >= high",)), "must be a number"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan(tmp_path, **words)
+    tuned = SearchSpace(fixed={}, arms={"one": {}}, tuned={"epochs": LogUniform(2, 9)})
+    with pytest.raises(UsageError, match="epochs"):
+        plan(tmp_path, space=tuned, stopping="asha")
+
+
+def test_a_sampler_learns_from_one_rung_at_a_time() -> None:
+    outcomes = rung(3, *(i / 10 for i in range(8))) + [Outcome("t7", 10, (0.9, 0.9)), Outcome("t6", 10, None)]
+    assert {each.epochs for each in scheduler.seen(outcomes, RULES, least=5)} == {3}
+    assert [each.trial for each in scheduler.seen(outcomes, RULES, least=1)] == ["t7"]
+
+
+@pytest.mark.xfail(strict=True, reason="Ray's OptunaSearch tells Optuna what a scheduler stopped as complete")
+def test_rays_own_bridge_keeps_stopped_trials_off_the_front() -> None:
+    """Why `searcher` is our own: the class spread of a network that has learned nothing wins a place on the front."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    def define(trial: optuna.Trial) -> None:
+        trial.suggest_float("x", 0, 1)
+
+    search = OptunaSearch(define, metric=["robust_accuracy", "robust_nsd"], mode=["max", "min"])
+    for name, epoch, accuracy, nsd in (("whole", 30, 0.6, 0.3), ("stopped", 3, 0.1, 0.01)):
+        search.suggest(name)
+        search.on_trial_complete(name, {"training_iteration": epoch, "robust_accuracy": accuracy, "robust_nsd": nsd})
+    assert [trial.values for trial in search._ot_study.best_trials] == [[0.6, 0.3]]
