@@ -48,6 +48,7 @@ RECIPES: tuple[dict[str, Any], ...] = (
     {"method": "absld", "teacher": TEACHER, "epochs": 12},
     {"method": "absld", "teacher": TEACHER, "initial_temperature_adv": 2.0},
 )
+READING = "\n## Reading\n"
 RESAMPLED = 10_000
 
 
@@ -165,6 +166,12 @@ students, (largest). Spearman: rank correlation with AutoAttack over students, w
 """
 
 
+def _reading(path: Path) -> str:
+    """What a person wrote below the table last time: a new measurement does not throw it away."""
+    before, mark, reading = path.read_text(encoding="utf-8").partition(READING) if path.exists() else ("", "", "")
+    return mark + reading
+
+
 def _line(found: dict[str, Any]) -> str:
     gap, worst = (_points(found[name]) for name in ("gap", "worst_gap"))
     rank, worst_rank = (_rank(found[name]) for name in ("spearman", "worst_spearman"))
@@ -227,7 +234,7 @@ def main(cache: Path, docs: Path, seeds: int, per_class: int, finished: bool) ->
         students = [measured(config, split, cache, click.echo) for config in configs]
     rows = [row(name, students, labels) for name in (*PROXIES, REFERENCE)]
     timing.write(cache, "proxies", {"students": len(students), "images": len(labels), "rows": rows})
-    write_atomic(docs / "proxies.md", page(rows, students, labels).encode())
+    write_atomic(docs / "proxies.md", (page(rows, students, labels) + _reading(docs / "proxies.md")).encode())
     picture(docs / "images" / "proxies.png", students, labels)
     click.echo((docs / "proxies.md").read_text())
 
