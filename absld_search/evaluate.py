@@ -23,11 +23,17 @@ DEFAULT = "clean,fgsm,pgd20,cw,apgd"
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--workload", default="digits", show_default=True, help="Whose data, radius and step size.")
-@click.option("--model", help="The network, as in core/models.  [default: the workload's student]")
+@click.option(
+    "--model", help="The network: resnet-18, wrn-34-10, ...; a wrong one lists them.  [default: the workload's student]"
+)
 @click.option("--attacks", default=DEFAULT, show_default=True, help="Names or metric words, with commas.")
 @click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
-@click.option("--seed", type=int, help="Of the attacks' random numbers.  [default: the one of all studies]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Of the attacks' random numbers.  [default: the one of all studies]",
+)
 @click.option("--source", type=click.Path(path_type=Path), help="Checkpoint whose examples `transfer` hands over.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
@@ -44,7 +50,7 @@ def main(**words: Any) -> None:
         click.echo("interrupted: run the same command again to continue", err=True)
         sys.exit(75)
     except ArithmeticError as error:
-        click.echo(f"failed: {error}: no accuracy is worth anything", err=True)
+        click.echo(f"failed: {words['checkpoint']}: {error} are not finite: no accuracy is worth anything", err=True)
         sys.exit(3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from absld_search.core import data, metrics, models, records, results, teacher_files, verdicts
-from absld_search.core.attack_names import ATTACKS, KINDS, canonical, strongest
+from absld_search.core.attack_names import ATTACKS, KINDS, STRENGTH, canonical, strongest
 from absld_search.core.evaluation import Outcome, Progress, evaluate
 from absld_search.words import UsageError
 from absld_search.workloads import Workload, workload
@@ -55,17 +56,38 @@ def run(asked: Request, out: Path, progress: Progress = lambda stage, done, tota
     model, digest = network(asked.checkpoint, *facts)
     source = network(asked.source, *facts)[0].to(asked.device).eval() if asked.source else None
     split = _split(asked, setting)
+    head = described(asked, setting, digest, len(split))
+    if (known := _known(out, head, names)) is not None:
+        return known
     model = model.to(asked.device).eval()
-    tensors = (split.ids, split.labels, *(source.state_dict().values() if source else ()))
+    tensors = (split.images, split.labels, *(source.state_dict().values() if source else ()))
     of = verdicts.identity(model, *tensors, eps=setting.eps, step=setting.eval_step_size, seed=asked.seed)
     store = verdicts.Store(out, of)
     more = {"seed": asked.seed, "store": store, "source": source, "progress": progress}
     found = evaluate(model, split, names, setting.eps, setting.eval_step_size, **more)
-    content = {**described(asked, setting, digest, len(split)), **summary(found, setting.dataset, str(asked.data_dir))}
+    content = {**head, **summary(found, setting.dataset, str(asked.data_dir))}
     results.write_images(out / "images.parquet", records.image_rows(digest[:16], {asked.split: found}))
     results.write_json(out / "evaluation.json", content)
     store.clear()
     return content
+
+
+def _known(out: Path, head: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
+    """The same evaluation, if it lies in `out` already. Raises: UsageError where another does, or nothing can lie."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out: {out} cannot be used ({error}).") from None
+    same = {name: head[name] for name in ("sha256", "architecture", "workload", "split", "images", "seed")}
+    if {name: found.get(name) for name in same} == same and tuple(found.get("attacks", ())) == names:
+        return dict(found)
+    raise UsageError(
+        f"--out: {out} holds another evaluation ({found.get('split')}, {', '.join(found.get('attacks', ()))}); "
+        "name another folder with --out."
+    )
 
 
 def network(path: Path, name: str, num_classes: int, channels: int, size: int, dataset: str) -> tuple[nn.Module, str]:
@@ -119,7 +141,7 @@ def summary(outcomes: list[Outcome], dataset: str, data_dir: str = "") -> dict[s
     found: dict[str, Any] = {
         "attacks": {name: {"meaning": ATTACKS[name].meaning, **numbers(outcome)} for name, outcome in by_name.items()},
         "conjunction": numbers(together),
-        "strongest": strongest(by_name),
+        "strongest": strongest(by_name) if set(by_name) & set(STRENGTH) else next(iter(by_name)),
         "classes": _classes({**by_name, "conjunction": together}, data.class_names(dataset, data_dir)),
     }
     for word, name in (("clean_acc", "clean"), ("autoattack_acc", "aa")):

@@ -35,8 +35,8 @@ class Store:
         write_atomic(self._path(stage, batch), content.encode())
 
     def clear(self) -> None:
-        """Remove the files; the folder too where nothing else is in it."""
-        for path in self.folder.glob("*.verdicts.json"):
+        """Remove this evaluation's files, and no other's; the folder too where nothing else is in it."""
+        for path in self.folder.glob(f"{self.identity[:12]}-*.verdicts.json"):
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -46,7 +46,7 @@ class Store:
         return hashlib.sha256(asked.encode()).hexdigest()
 
     def _path(self, stage: str, batch: int) -> Path:
-        return self.folder / f"{stage}-{batch:04d}.verdicts.json"
+        return self.folder / f"{self.identity[:12]}-{stage}-{batch:04d}.verdicts.json"
 
 
 def identity(model: nn.Module, *tensors: Tensor, **numbers: float | int | str) -> str:
