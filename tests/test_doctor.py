@@ -140,9 +140,9 @@ def without_database(folder: Path) -> None:
     (folder / "study.db").write_bytes(b"not a database" * 1000)
 
 
-def older_schema(folder: Path) -> None:
+def newer_schema(folder: Path) -> None:
     with sqlite3.connect(folder / "study.db") as database:
-        database.execute("UPDATE absld_facts SET value = '\"0\"' WHERE key = 'schema_version'")
+        database.execute("UPDATE absld_facts SET value = '\"9\"' WHERE key = 'schema_version'")
 
 
 def other_optuna(folder: Path) -> None:
@@ -169,7 +169,7 @@ def leads_out(folder: Path) -> None:
 BROKEN: dict[str, tuple[str, Callable[[Path], object], str, int]] = {
     "results": ("study: results", without_results, "lack results", 1),
     "database": ("study: database", without_database, "not a database", 1),
-    "schema": ("study: database", older_schema, "schema version 0, this program", 1),
+    "schema": ("study: database", newer_schema, "schema version 9, this program", 1),
     "optuna": ("study: optuna", other_optuna, "", 1),
     "mlflow": ("study: mlflow", other_mlflow, "", 1),
     "checkpoint": ("study: checkpoints", damaged_checkpoint, "1 of 1 damaged", 0),
