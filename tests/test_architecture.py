@@ -121,7 +121,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"sqlalchemy", "filelock"},
     ),
     "absld_search/search/interruption.py": ({"search.processes"}, set()),
-    "absld_search/search/listening.py": (set(), set()),
+    "absld_search/search/listening.py": ({"search.processes"}, set()),
     "absld_search/search/background.py": (set(), set()),
     "absld_search/search/checks.py": ({"core.files", "search.", ""}, {"packaging"}),
     "absld_search/search/mlflow_view.py": (set(), set()),

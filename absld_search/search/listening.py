@@ -8,9 +8,9 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc")
+from absld_search.search.processes import PROC, parent
+
 LISTEN = "0A"  # the kernel's word for it
 OURS = re.compile(r"absld_search|mlflow|\braylet\b|gcs_server|ray::|/ray/|optuna-dashboard")
 
@@ -62,26 +62,19 @@ def listeners(pids: dict[int, str]) -> list[Listener]:
 def orphans(pids: dict[int, str]) -> list[int]:
     """Ray's own servers whose driver has gone: the first process of the machine is their parent."""
     servers = [pid for pid, line in pids.items() if re.search(r"\braylet\b|gcs_server", line.split(" ")[0])]
-    return sorted(pid for pid in servers if _parent(pid) == 1)
+    return sorted(pid for pid in servers if parent(pid) == 1)
 
 
 def family(pid: int) -> dict[int, str]:
     """A process and all that descend from it."""
     lines, parents = commands(), {}
     for child in lines:
-        parents[child] = _parent(child)
+        parents[child] = parent(child)
     found, more = set(), {pid}
     while more:
         found |= more
         more = {child for child, parent in parents.items() if parent in more} - found
     return {each: lines[each] for each in found if each in lines}
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _sockets(pid: int) -> Iterator[str]:

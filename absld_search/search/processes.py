@@ -33,21 +33,34 @@ def started(pid: int) -> str | None:
             return ""
         return None
     with suppress(OSError, IndexError):
-        # The name in brackets may hold anything, spaces and brackets too; what follows it is fixed.
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = _stat(pid)[1]
         return None if fields[0] in "ZX" else fields[19]
     return None
+
+
+def parent(pid: int) -> int:
+    """The pid of a process's parent; 0 where there is no such process."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(_stat(pid)[1][1])
+    return 0
 
 
 def children(pid: int) -> dict[int, str]:
     """{pid: name} of a process's living children."""
     found = {}
-    for stat in PROC.glob("[0-9]*/stat"):
+    for folder in PROC.glob("[0-9]*"):
         with suppress(OSError, IndexError):
-            front, _, rest = stat.read_text().rpartition(")")
-            if int(rest.split()[1]) == pid and rest.split()[0] not in "ZX":
-                found[int(stat.parent.name)] = front.partition("(")[2]
+            name, fields = _stat(int(folder.name))
+            if int(fields[1]) == pid and fields[0] not in "ZX":
+                found[int(folder.name)] = name
     return found
+
+
+def _stat(pid: int) -> tuple[str, list[str]]:
+    """(name, state, parent and all that follows). Raises: OSError where there is no such process."""
+    # The name in brackets may hold anything, spaces and brackets too; what follows it is fixed.
+    front, _, rest = (PROC / str(pid) / "stat").read_text().rpartition(")")
+    return front.partition("(")[2], rest.split()
 
 
 def marked(token: str) -> list[int]:
