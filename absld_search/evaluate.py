@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from absld_search import endings
 from absld_search.words import UsageError
 
 DEFAULT = "clean,fgsm,pgd20,cw,apgd"
@@ -42,13 +43,8 @@ DEFAULT = "clean,fgsm,pgd20,cw,apgd"
 def main(**words: Any) -> None:
     """Attack the network in CHECKPOINT (.safetensors, or a .pt of tensors alone); run again, it continues."""
     try:
-        _evaluate(**words)
-    except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to continue", err=True)
-        sys.exit(75)
+        with endings.said():
+            _evaluate(**words)
     except ArithmeticError as error:
         click.echo(f"failed: {words['checkpoint']}: {error} are not finite: no accuracy is worth anything", err=True)
         sys.exit(3)

@@ -13,12 +13,10 @@ from typing import Any
 
 import click
 
-from absld_search import catalog
+from absld_search import catalog, endings
 from absld_search.words import UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
-
-USAGE, INTERRUPTED = 2, 75
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,15 +65,8 @@ USAGE, INTERRUPTED = 2, 75
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster; without it Ray starts on this machine.")
 def main(**words: Any) -> None:
     """Answer the question of search space NAME (or of a .py file). Running it again continues."""
-    try:
-        code = _main(**words)
-    except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        code = USAGE
-    except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to continue", err=True)
-        code = INTERRUPTED
-    sys.exit(code)
+    with endings.said():
+        sys.exit(_main(**words))
 
 
 def _main(

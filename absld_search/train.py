@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from absld_search import endings
 from absld_search.words import UsageError, pair
 
 ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_nsd")
@@ -34,13 +35,8 @@ ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "r
 def main(**words: Any) -> None:
     """Train once with the hyperparameters KEY=VALUE and print its accuracies on val."""
     try:
-        metrics = _train(**words)
-    except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to continue", err=True)
-        sys.exit(75)
+        with endings.said():
+            metrics = _train(**words)
     except ArithmeticError as error:
         click.echo(f"failed: {error}", err=True)
         sys.exit(3)
