@@ -26,7 +26,6 @@ import torch
 
 from absld_search.core import records, teacher_making, trial
 from absld_search.core.config import TrialConfig
-from absld_search.core.evaluation import SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.rungs import at, run_rung, rungs
 from absld_search.core.trainer import EpochEnd, NonFinite
@@ -155,10 +154,10 @@ def _looked_at(study: Study, task: Task) -> dict[str, Any]:
 
     def on_epoch(end: EpochEnd) -> None:
         if end.number in {*study.budgets, task.budget}:
-            val[end.number] = _kept(records.metrics_of(run.evaluate("val", SEARCH_ATTACKS)))
+            val[end.number] = _kept(records.metrics_of(run.evaluate("val", run.trainer.deployed)))
 
     run.trainer.run(on_epoch)
-    tested = records.metrics_of(run.evaluate("test", SEARCH_ATTACKS)) if run.config.test else {}
+    tested = records.metrics_of(run.evaluate("test", run.selected)) if run.config.test else {}
     return {"val": val, "test": _kept(tested, "test/")}
 
 

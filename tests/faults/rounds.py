@@ -20,6 +20,8 @@ from absld_search.search.ledger import COMPLETE, Ledger
 from tests.faults import fake
 from tests.faults.invariants import check
 
+torch.set_num_threads(1)  # a child forked after OpenMP's threads have started waits for them for ever
+
 HELD, KILLED, CRASHED = 4, -signal.SIGKILL, 1
 POINTS = [
     *(f"checkpoint.{step}" for step in faults.STEPS),
