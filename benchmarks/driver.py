@@ -35,10 +35,10 @@ SPACE = SearchSpace(
 def plan(out: Path, trials: int) -> Plan:
     """A study of one arm on digits, as small as a training can be."""
     (out / "study").mkdir(parents=True, exist_ok=True)
-    place = {"storage": sqlite_url(out / "study" / "study.db"), "tracking_uri": sqlite_url(out / "mlflow.db")}
     asked = Request(
-        "driver", "What does the driver cost?", "digits-smoke", "study", out, trials=trials, seeds=1, **place
-    )
+        "driver", "What does the driver cost?", "digits-smoke", "study", out, trials=trials, seeds=1,
+        storage=sqlite_url(out / "study" / "study.db"), tracking_uri=sqlite_url(out / "mlflow.db"),
+    )  # fmt: skip
     return resolve(asked, SPACE)
 
 
@@ -65,7 +65,7 @@ def through_queue(made: Plan) -> None:
 def through_ray(made: Plan) -> None:
     from benchmarks.driver import nothing as importable  # this file is `__main__` here, which workers cannot import
 
-    studies.train = importable
+    studies.train = importable  # type: ignore[assignment]
     with studies.held(made) as study:
         study.mirroring.open()
         with ray_session(made, study.lease.token, study.stop):

@@ -196,7 +196,8 @@ def epochs(setting: Setting) -> dict[str, Any]:
     schedule = Schedule(300, size.batch, 0.1, 0.9, 2e-4, (), 0.1)
     how, options = Speed(graphs=fast), Options(precision="bf16")
     trainer = Trainer(student, ABSLD(), {"robust": bank(setting, split)}, split, schedule, 0, options, how=how)
-    taken, looks = [], []
+    taken: list[float] = []
+    looks: list[float] = []
     while len(taken) < size.epochs and not setting.late():
         began = setting.clock()
         trainer.run_epoch()

@@ -65,7 +65,8 @@ class Timed:
 
 def study(out: Path, uri: str | None, trials: int) -> dict[str, float]:
     """The times of all callbacks of a study of `trials` configurations of two epochs, and of its two ends."""
-    made = plan(out, trials=trials, **({} if uri is None else {"tracking_uri": uri}))
+    place: dict[str, Any] = {} if uri is None else {"tracking_uri": uri}
+    made = plan(out, trials=trials, **place)
     queue = Queue(made, Ledger(made.request.storage, made.request.study))
     mirroring, timed, ends = Mirroring(made, queue.ledger, lambda line: None), Timed(), Timed()
     ends(mirroring.open)

@@ -53,9 +53,9 @@ class PlainABSLD:
         with torch.no_grad():
             logits = self.teacher(x)
         for row in range(len(y)):
-            logits[row] /= self.tau_adv[y[row].item()]
+            logits[row] /= self.tau_adv[int(y[row].item())]
         for row in range(len(y)):
-            logits[row] /= self.tau_clean[y[row].item()]
+            logits[row] /= self.tau_clean[int(y[row].item())]
         return F.softmax(logits, dim=1)
 
     def attack(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class PlainABSLD:
             adv = F.cross_entropy(adv_logits, y, reduction="none")
             clean = F.cross_entropy(clean_logits, y, reduction="none")
         for row in range(len(y)):
-            self.adv_risk[y[row].item()] += adv[row].item()
-            self.clean_risk[y[row].item()] += clean[row].item()
+            self.adv_risk[int(y[row].item())] += adv[row].item()
+            self.clean_risk[int(y[row].item())] += clean[row].item()
 
 
 def elementwise_kl(labels: Tensor, logits: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def main(words: list[str] | None = None) -> int:
     runs = {p: [trained(p, seed, asked.workload) for seed in range(asked.seeds)] for p in ("fp32", "bf16")}
     found = [summary(name, *([run[name] for run in runs[p]] for p in ("fp32", "bf16"))) for name in METRICS]
     for each in found:
-        print("{metric:<28} fp32 {fp32:.3f}  bf16 {bf16:.3f}  difference {difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-              .format(**each))  # fmt: skip
+        ends = f"difference {each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}]"
+        print(f"{each['metric']:<28} fp32 {each['fp32']:.3f}  bf16 {each['bf16']:.3f}  {ends}")
     print(timing.write(asked.out, "precision", {"seeds": asked.seeds, "summary": found, "runs": runs}))
     return 0
 

@@ -9,6 +9,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,7 +34,7 @@ def main(trials: int, sampler: str, stopping: str, memory: bool) -> None:
     """Run a study whose trainings cost nothing."""
     with tempfile.TemporaryDirectory() as folder:
         url = "sqlite://" if memory else sqlite_url(Path(folder) / "study.db")
-        words = {"trials": trials, "seeds": 1, "sampler": sampler, "stopping": stopping}
+        words: dict[str, Any] = {"trials": trials, "seeds": 1, "sampler": sampler, "stopping": stopping}
         request = Request("queue", "How long?", "digits", "study", Path(folder), url, tracking_uri="", **words)
         queue = Queue(resolve(request, SPACE), Ledger(url, "study"))
         marks, began = [time.process_time()], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 def resolved(workload: str, configurations: int) -> Plan:
     """The plan of a search over the whole ABSLD space in three rungs; nothing of it touches a disk."""
     entry = catalog.load("absld")
-    words = {"trials": configurations, "stopping": "mo-asha", "storage": "sqlite://"}
+    words: Row = {"trials": configurations, "stopping": "mo-asha", "storage": "sqlite://"}
     request = Request(entry.name, entry.question, workload, "replay", Path("."), tracking_uri="", **words)
     return plans.resolve(request, entry.space)
 

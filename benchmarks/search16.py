@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from absld_search.core import models
 from absld_search.core.data import Split
 from absld_search.core.logit_bank import LogitBank, Network
-from absld_search.core.methods import METHODS
+from absld_search.core.methods.absld import ABSLD
 from absld_search.core.methods.base import knobs
 from absld_search.core.trainer import Options, Schedule, Trainer
 from absld_search.workloads import CIFAR10 as SETTING
@@ -62,7 +62,7 @@ class Counted(nn.Module):
 
 def our_training(seed_of: int, rate: float, asked: Network, images: Split, more: dict[str, str]) -> None:
     """The same by the trainer."""
-    method = METHODS["absld"](temperature_lr=rate)
+    method = ABSLD(temperature_lr=rate)
     student = models.build(STUDENT, 10, 3, seed_of)
     schedule = Schedule(1, BATCH, 0.1, 0.9, 2e-4, (0.9,), 0.1)
     Trainer(student, method, {"robust": asked}, images, schedule, seed_of, Options(**more)).run_epoch()  # type: ignore[arg-type]

@@ -190,7 +190,8 @@ def _null(rng: np.random.Generator, alike: bool, n: int, seeds: int, draws: int)
             values = of(found.mean(axis=-1))
             rejected[name].append(stats.paired(values[1] - values[0]).p <= stats.ALPHA)
         if number < draws // 8:  # dearer by far
-            intervals = stats.over_both(*found.reshape(2, seeds, -1), labels, list(MEASURES.values()), draws=200)
+            first, second = found.reshape(2, seeds, -1)
+            intervals = stats.over_both(first, second, labels, list(MEASURES.values()), draws=200)
             for name, one in zip(MEASURES, intervals, strict=True):
                 both[name].append(one.low > 0 or one.high < 0)
     size = 2 * math.floor(stats.ALPHA * 2**seeds / 2) / 2**seeds

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +132,9 @@ def settle(student: nn.Module) -> None:
     generator = torch.Generator().manual_seed(3)
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
-            shape = module.running_mean.shape
-            module.running_mean.copy_(0.2 * torch.randn(shape, generator=generator, dtype=torch.float64))
-            module.running_var.copy_(0.5 + torch.rand(shape, generator=generator, dtype=torch.float64))
+            mean, variance = module.get_buffer("running_mean"), module.get_buffer("running_var")
+            mean.copy_(0.2 * torch.randn(mean.shape, generator=generator, dtype=torch.float64))
+            variance.copy_(0.5 + torch.rand(mean.shape, generator=generator, dtype=torch.float64))
 
 
 def apart(mine: list[Tensor | None], theirs: list[Tensor | None]) -> float:
@@ -224,7 +225,8 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     everything = ["gate", *CASES, "compile"]
     chosen = ["gate", "small"] if asked.short else everything if asked.what == "all" else [asked.what]
-    rounds, found = (3 if asked.short else asked.rounds), {}
+    rounds = 3 if asked.short else asked.rounds
+    found: dict[str, Any] = {}
     if "gate" in chosen:
         found["gate"] = [vars(each) for model, size in GATED.items() for each in gate(model, size)]
     found |= {name: compare(name, rounds, asked.compile) for name in chosen if name in CASES}
