@@ -56,7 +56,7 @@ def _evaluate(
 ) -> None:  # fmt: skip
     import torch
 
-    from absld_search.core import checkpoint_evaluation as door
+    from absld_search import checkpoint_evaluation as door
     from absld_search.core.evaluation import EVALUATION_SEED
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -68,10 +68,13 @@ def _evaluate(
     folder = out or checkpoint.with_name(f"{checkpoint.name}.evaluation")
     written = door.run(asked, folder, progress=lambda stage, done, total: click.echo(f"{stage}  {done}/{total} images"))
     for name, found in written["attacks"].items():
-        low = found["worst_class_accuracy"]
-        click.echo(f"{name:<16}{found['accuracy']:.4f}   worst class {low:.4f} of {found['worst_class_n']} images")
+        low, (least, most) = found["worst_class_accuracy"], found["intervals"]["worst_class_debiased"]
+        click.echo(f"{name:<16}{found['accuracy']:.4f}   worst class {low:.4f} of {found['worst_class_n']} images; "
+                   f"debiased {found['worst_class_debiased']:.4f} [{least:.4f}, {most:.4f}]")  # fmt: skip
     both = written["conjunction"]
     click.echo(f"{'all of them':<16}{both['accuracy']:.4f}   worst class {both['worst_class_accuracy']:.4f}")
+    if written["classes_without_images"]:
+        click.echo(f"classes without images: {', '.join(written['classes_without_images'])}")
     click.echo(f"{folder / 'evaluation.json'}")
 
 

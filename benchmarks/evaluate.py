@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from absld_search.core import attacks, checkpoint_evaluation, data, evaluation
+from absld_search import checkpoint_evaluation
+from absld_search.core import attacks, data, evaluation
 from absld_search.core.attack_names import ATTACKS
 from absld_search.workloads import Workload, workload
 from benchmarks import timing

@@ -56,6 +56,22 @@ def test_writes_what_the_schema_says_and_the_images_recompute_it(checkpoint: Pat
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "images.parquet"}
 
 
+def test_intervals_hold_their_estimates_and_missing_classes_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    found = asked(checkpoint, "--out", tmp_path / "all", "--images", 200)
+    content = json.loads((tmp_path / "all/evaluation.json").read_text())
+    assert content["classes_without_images"] == [] and "without images" not in found.output
+    for numbers in (*content["attacks"].values(), content["conjunction"]):
+        for name, (low, high) in numbers["intervals"].items():
+            assert 0 <= low <= numbers[name] <= high <= 1, name
+        assert numbers["worst_class_accuracy"] <= numbers["worst_class_debiased"]
+        assert numbers["intervals"]["accuracy"][1] - numbers["intervals"]["accuracy"][0] < 0.2
+    found = asked(checkpoint, "--out", tmp_path / "few", "--images", 5)
+    few = json.loads((tmp_path / "few/evaluation.json").read_text())
+    there = {entry["name"] for entry in few["classes"] if entry["n"]}
+    assert len(few["classes_without_images"]) >= 5 and not there & set(few["classes_without_images"])
+    assert f"classes without images: {few['classes_without_images'][0]}" in found.output
+
+
 def test_schema_refuses_what_is_wrong(checkpoint: Path, tmp_path: Path) -> None:
     asked(checkpoint, "--out", tmp_path / "out")
     content = json.loads((tmp_path / "out/evaluation.json").read_text())
@@ -81,7 +97,7 @@ def test_pt_with_wrapper_and_prefix_gives_the_same_numbers(checkpoint: Path, tmp
         (["--attacks", ","], "names no attack"),
         (["--attacks", "transfer"], "needs --source"),
         (["--workload", "digit"], "Did you mean 'digits'"),
-        (["--model", "cnn-12"], "is not of this network"),
+        (["--model", "cnn-12"], "read as a cnn-12; --model names another network"),
     ],
 )
 def test_bad_words_exit_with_2_before_anything_is_created(

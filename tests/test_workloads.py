@@ -94,7 +94,7 @@ def test_missing_and_wrong_teachers_are_refused_in_the_dry_run(
     assert "model_cifar_wrn.pt" in said and folders.teachers in said
     path = Path(folders.teachers) / "model_cifar_wrn.pt"
     torch.save(models.build("wrn-10-1", 100, 3, 0).state_dict(), path)
-    assert "the teacher has 100 outputs, cifar10 has 10 classes" in refused(*words)
+    assert "the network has 100 outputs, cifar10 has 10 classes" in refused(*words)
     torch.save(models.build("wrn-10-1", 10, 3, 0).state_dict(), path)
     found = CliRunner().invoke(run.main, words)
     assert found.exit_code == 0, found.output

@@ -31,6 +31,10 @@ PREFIXES = ("module.", "model.")
 NORMALISATION = {"mu", "sigma", "mean", "std", "normalize.mean", "normalize.std"}
 
 
+class OtherNetwork(UsageError):
+    """Weights whose names or shapes are another network's."""
+
+
 def find(folder: Path, stems: tuple[str, ...]) -> Path | None:
     """The first of `stems` with one of `SUFFIXES` in `folder`; safetensors before pickles."""
     for suffix in SUFFIXES:
@@ -45,14 +49,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     _sniff(path)
     size = path.stat().st_size
     if size > LARGEST:
-        raise UsageError(f"teacher file {path} has {size / 2**30:.1f} GiB; no known teacher has more than 4.")
+        raise UsageError(f"weights file {path} has {size / 2**30:.1f} GiB; no known teacher has more than 4.")
     digest = sha256_of(path)
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     return _unwrapped(path, loaded), digest
 
 
 def into(model: nn.Module, state: Mapping[str, Tensor], path: Path, num_classes: int, dataset: str) -> nn.Module:
-    """The model with the weights of `state`, every one of them. Raises: UsageError."""
+    """The model with the weights of `state`, every one of them. Raises: UsageError, OtherNetwork among them."""
     _check_classes(model, state, path, num_classes, dataset)
     model = models.fitted(model, state)
     constants = {name: value for name, value in model.state_dict().items() if name in NORMALISATION}
@@ -60,7 +64,7 @@ def into(model: nn.Module, state: Mapping[str, Tensor], path: Path, num_classes:
         model.load_state_dict({**constants, **state}, strict=True)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:400]
-        raise UsageError(f"teacher file {path} is not of this network: {said}") from None
+        raise OtherNetwork(f"weights file {path} is not of this network: {said}") from None
     _check_finite(state, path)
     return model
 
@@ -84,18 +88,18 @@ def _sniff(path: Path) -> None:
     elif head.startswith(b"PK") and path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
         cause = "is cut short: its end is missing, so the download was interrupted"
     if cause:
-        raise UsageError(f"teacher file {path} {cause}.")
+        raise UsageError(f"weights file {path} {cause}.")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     with open(path, "rb") as handle:
         claimed = int.from_bytes(handle.read(8), "little")
     if claimed > min(LARGEST_HEADER, path.stat().st_size):
-        raise UsageError(f"teacher file {path} claims a header of {claimed} bytes: it is damaged or no safetensors.")
+        raise UsageError(f"weights file {path} claims a header of {claimed} bytes: it is damaged or no safetensors.")
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, json.JSONDecodeError) as error:
-        raise UsageError(f"teacher file {path} is damaged or cut short ({error}).") from None
+        raise UsageError(f"weights file {path} is damaged or cut short ({error}).") from None
 
 
 def _pickled(path: Path) -> Any:
@@ -105,13 +109,13 @@ def _pickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))  # the rest of torch's text advises to load it with less care
         if asked is None:
-            raise UsageError(f"teacher file {path} is damaged or no checkpoint: its start is not a pickle's.") from None
+            raise UsageError(f"weights file {path} is damaged or no checkpoint: its start is not a pickle's.") from None
         raise UsageError(
-            f"teacher file {path} holds more than tensors, which could run code, and is not loaded: it asks for "
+            f"weights file {path} holds more than tensors, which could run code, and is not loaded: it asks for "
             f"{asked[1]}. Where you trust its source, save its state dict as safetensors elsewhere and give that."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"teacher file {path} is damaged or cut short ({_first_line(error)}).") from None
+        raise UsageError(f"weights file {path} is damaged or cut short ({_first_line(error)}).") from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -124,7 +128,7 @@ def _unwrapped(path: Path, loaded: Any) -> dict[str, Tensor]:
             loaded = loaded[name]
             break
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UsageError(f"teacher file {path} holds no state dict (weights by name).")
+        raise UsageError(f"weights file {path} holds no state dict (weights by name).")
     state = dict(loaded)
     for prefix in PREFIXES:  # each once: what DataParallel and wrappers put before every name
         if all(name.startswith(prefix) for name in state):
@@ -137,7 +141,7 @@ def _check_classes(model: nn.Module, state: Mapping[str, Tensor], path: Path, nu
     if name in state and len(state[name]) != num_classes:
         outputs = len(state[name])
         raise UsageError(
-            f"teacher file {path}: the teacher has {outputs} outputs, {dataset} has {num_classes} classes."
+            f"weights file {path}: the network has {outputs} outputs, {dataset} has {num_classes} classes."
         )
 
 
@@ -146,7 +150,7 @@ def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
         if not value.is_floating_point():
             continue
         if not value.isfinite().all():
-            raise UsageError(f"teacher file {path}: weight {name} is not finite.")
+            raise UsageError(f"weights file {path}: weight {name} is not finite.")
         largest = float(value.abs().max()) if value.numel() else 0.0
         if largest >= LARGEST_WEIGHT and "running_" not in name:
-            raise UsageError(f"teacher file {path}: weight {name} reaches {largest:.3g}; the file is damaged.")
+            raise UsageError(f"weights file {path}: weight {name} reaches {largest:.3g}; the file is damaged.")

@@ -338,6 +338,25 @@ PAIRS: dict[str, tuple[attacks.Attack, Callable[[nn.Module], object]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda step: attacks.Pgd(3, step, restarts=3),
+        lambda step: attacks.ConfusedPgd(torch.arange(30).reshape(10, 3).flip(0) % 10, 3, step),
+    ],
+)
+def test_a_step_for_each_image_is_that_step(
+    attack: Callable[[attacks.base.Radius], attacks.Attack], trained: nn.Module, some: data.Split
+) -> None:
+    x, y = some.images[:40], some.labels[:40]
+    steps = torch.where(torch.arange(40) % 2 == 0, 0.01, 0.03)
+    draws = attacks.ImageDraws(torch.arange(40), 0)
+    both = attack(steps)(trained, x, y, 0.1, draws)
+    for step, rows in ((0.01, slice(0, None, 2)), (0.03, slice(1, None, 2))):
+        assert torch.equal(both[rows], attack(step)(trained, x, y, 0.1, draws)[rows])
+    assert not torch.equal(both, attack(0.01)(trained, x, y, 0.1, draws))
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_verdicts_are_pyautoattacks(name: str, trained: nn.Module, some: data.Split) -> None:
     x, y = some.images, some.labels

@@ -131,7 +131,7 @@ BAD: list[tuple[str, str, bytes, str]] = [
     ("half safetensors", ".safetensors", SAFE[: len(SAFE) // 2], "is damaged or cut short"),
     ("almost whole safetensors", ".safetensors", SAFE[: len(SAFE) * 999 // 1000], "is damaged or cut short"),
     ("header bomb", ".safetensors", struct.pack("<Q", 2**30) + bytes(99), "claims a header of 1073741824 bytes"),
-    ("wrong classes", ".pt", saved(network(100).state_dict()), "the teacher has 100 outputs, cifar10 has 10 classes"),
+    ("wrong classes", ".pt", saved(network(100).state_dict()), "the network has 100 outputs, cifar10 has 10 classes"),
     ("nan", ".pt", damaged(lambda s: s["conv1.weight"].fill_(float("nan"))), "weight conv1.weight is not finite"),
     ("nan statistics", ".pt", damaged(lambda s: s["bn1.running_var"].fill_(float("inf"))), "running_var is not finite"),
     ("flipped bit", ".pt", damaged(bit_flipped), "reaches 1.51e[+]04; the file is damaged"),

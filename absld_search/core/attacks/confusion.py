@@ -36,9 +36,9 @@ class ConfusedPgd:
     def _towards(
         self, target: Tensor, model: nn.Module, x: Tensor, y: Tensor, eps: Radius, draws: Draws, rows: Tensor, turn: int
     ) -> Tensor:
-        x, y, radius = x[rows], y[rows], radii(eps, x)[rows]
+        whole, x, y, radius = x, x[rows], y[rows], radii(eps, x)[rows]
         noise = (2 * draws.per_image(rows, x.shape[1:], turn).to(x) - 1) * radius
-        step = radius / 4 if self.step_size is None else radii(self.step_size, x)
+        step = radius / 4 if self.step_size is None else radii(self.step_size, whole)[rows]
 
         def gap(logits: Tensor, at: Tensor) -> Tensor:
             return (logits.gather(1, target[at, None]) - logits.gather(1, y[at, None]))[:, 0]

@@ -43,18 +43,19 @@ class Pgd:
                 raise ValueError(f"{name} must be one of {', '.join(valid)}, not {value!r}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, eps: Radius, draws: Draws) -> Tensor:
-        found, left = x.detach().clone(), torch.arange(len(x), device=x.device)
+        found, left, radius = x.detach().clone(), torch.arange(len(x), device=x.device), radii(eps, x)
+        step = radius / 4 if self.step_size is None else radii(self.step_size, x)
         for number in range(self.restarts):
             # A restart is given to those that the one before did not fool; the last one's point stands otherwise.
-            found[left] = self._once(model, x[left], y[left], radii(eps, x)[left], draws, left, number)
+            found[left] = self._once(model, x[left], y[left], radius[left], step[left], draws, left, number)
             left = left[right(model, found[left], y[left])]
         return found
 
     def _once(
-        self, model: nn.Module, x: Tensor, y: Tensor, radius: Tensor, draws: Draws, rows: Tensor, number: int
-    ) -> Tensor:
+        self, model: nn.Module, x: Tensor, y: Tensor, radius: Tensor, step: Tensor, draws: Draws, rows: Tensor,
+        number: int,
+    ) -> Tensor:  # fmt: skip
         noise = _noise(self.start, x, radius, draws, rows, number)
-        step = radius / 4 if self.step_size is None else radii(self.step_size, x)
         objective = _objective(self.loss, model, x, y)
         if self.drop:
             return ascend(model, x, y, radius, step, self.num_steps, noise, objective)

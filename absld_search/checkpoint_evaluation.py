@@ -18,10 +18,11 @@ from torch import nn
 from absld_search.core import data, metrics, models, records, results, teacher_files, verdicts
 from absld_search.core.attack_names import ATTACKS, KINDS, STRENGTH, canonical, strongest
 from absld_search.core.evaluation import Outcome, Progress, evaluate
+from absld_search.search import stats
 from absld_search.words import UsageError
 from absld_search.workloads import Workload, workload
 
-FORMAT = 1  # raised when the JSON changes its form
+FORMAT = 2  # raised when the JSON changes its form
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def network(path: Path, name: str, num_classes: int, channels: int, size: int, d
         raise UsageError(f"checkpoint {path} is not there.")
     state, digest = teacher_files.read(path)
     built = models.build(name, num_classes, channels, seed=0, size=size)
-    return teacher_files.into(built, state, path, num_classes, dataset), digest
+    try:
+        return teacher_files.into(built, state, path, num_classes, dataset), digest
+    except teacher_files.OtherNetwork as error:
+        raise UsageError(f"{error} It was read as a {name}; --model names another network.") from None
 
 
 def _split(asked: Request, setting: Workload) -> data.Split:
@@ -138,11 +142,13 @@ def summary(outcomes: list[Outcome], dataset: str, data_dir: str = "") -> dict[s
     first = outcomes[0]
     everything = np.logical_and.reduce([outcome.correct for outcome in outcomes])
     together = Outcome("conjunction", first.ids, first.labels, everything, first.num_classes)
+    classes = _classes({**by_name, "conjunction": together}, data.class_names(dataset, data_dir))
     found: dict[str, Any] = {
         "attacks": {name: {"meaning": ATTACKS[name].meaning, **numbers(outcome)} for name, outcome in by_name.items()},
         "conjunction": numbers(together),
         "strongest": strongest(by_name) if set(by_name) & set(STRENGTH) else next(iter(by_name)),
-        "classes": _classes({**by_name, "conjunction": together}, data.class_names(dataset, data_dir)),
+        "classes": classes,
+        "classes_without_images": [entry["name"] for entry in classes if not entry["n"]],
     }
     for word, name in (("clean_acc", "clean"), ("autoattack_acc", "aa")):
         if name in by_name:
@@ -160,10 +166,33 @@ def numbers(outcome: Outcome) -> dict[str, Any]:
         "worst_tenth_accuracy": metrics.lowest_mean(accuracy, 0.1),
         "cvar": metrics.lowest_mean(accuracy, 0.2),
         "nsd": metrics.nsd(accuracy),
+        "nsd_sample": metrics.nsd(accuracy, ddof=1),
     }
     plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    word = KINDS.get(outcome.attack)
-    return {**plain, "worst_class": lowest, "worst_class_n": int(n[lowest]), "metric_word": word}
+    found = {**plain, "worst_class": lowest, "worst_class_n": int(n[lowest]), "metric_word": KINDS.get(outcome.attack)}
+    return {**found, **_intervals(outcome)}
+
+
+def _intervals(outcome: Outcome) -> dict[str, Any]:
+    """95 % intervals for new images of the same classes, and the worst class without the minimum's bias.
+
+    A class without an image takes no part. Bootstrap by class for the means, `stats.worst_interval` for the minimum.
+    """
+    labels = np.unique(outcome.labels, return_inverse=True)[1]
+    n = np.bincount(labels)
+    verdicts = outcome.correct[None]
+    worst = stats.worst_interval(stats.class_accuracies(verdicts, labels)[0], n)
+    mean = stats.over_images(verdicts, labels, lambda accuracy: accuracy @ (n / n.sum()))
+    cvar = stats.over_images(verdicts, labels, lambda accuracy: _lowest(accuracy, 0.2))
+    return {
+        "worst_class_debiased": worst.estimate,
+        "intervals": {"accuracy": mean[1:], "worst_class_debiased": worst[1:], "cvar": cvar[1:]},
+    }
+
+
+def _lowest(accuracy: np.ndarray, share: float) -> np.ndarray:
+    """(..., C) -> (...): the mean over the lowest share of the classes."""
+    return np.apply_along_axis(metrics.lowest_mean, -1, accuracy, share)
 
 
 def _classes(outcomes: Mapping[str, Outcome], names: tuple[str, ...]) -> list[dict[str, Any]]:
