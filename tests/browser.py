@@ -85,7 +85,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         yield process, _printed_link(process)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ def snapshot(folder: Path) -> dict[Path, tuple[int, int, bytes]]:
 def test_the_real_command_on_this_machine_and_a_healthy_study(copy: Path) -> None:
     before = snapshot(copy)
     line = [sys.executable, "-m", "absld_search.doctor", str(copy), "--json"]
-    found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
     rows = {row["check"]: row for row in map(json.loads, found.stdout.splitlines())}
     assert {"python", "packages", "gpu", "out folder", "network", "ray token", "ui port"} <= rows.keys()
     ours = {name: row["state"] for name, row in rows.items() if name.startswith("study")}

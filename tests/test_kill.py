@@ -41,7 +41,7 @@ def lines(out: Path) -> dict[str, list[int]]:
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None) -> None:
     """Returns when the condition holds, or the process has ended."""
-    for _ in range(1200):
+    for _ in range(6000):  # a busy machine is no failure
         if condition() or (process and process.poll() is not None):
             return
         time.sleep(0.1)
@@ -57,7 +57,7 @@ def test_kill_the_driver_twice(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     process = start(tmp_path)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     study = tmp_path / "temperature_lr-digits-smoke"
     tables = results.load(study)
@@ -112,7 +112,7 @@ def test_a_polite_end_is_75_and_leaves_nothing_behind(tmp_path: Path, number: in
     else:
         wait_for(lambda: running(tmp_path), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 75, output
     assert "run the same command again" in output and "Traceback" not in output
     assert_nothing_left_running(tmp_path)

@@ -35,7 +35,7 @@ def taken_port() -> Iterator[int]:
 def run_door(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "absld_search.ui", *arguments], cwd=ROOT, env=clean_environment(**environment),
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_it_listens_on_loopback_only_and_leaves_no_process(study, number):
         assert len(pids) > 1
         assert listening(pids) == [f"0100007F:{port:04X}"]
         door.send_signal(number)
-        assert door.wait(timeout=60) == 0
+        assert door.wait(timeout=300) == 0
         assert not [pid for pid in pids if lives(pid)]
 
 
