@@ -33,7 +33,7 @@ from benchmarks import timing
 
 matplotlib.use("Agg")
 
-PROXIES = ("pgd20", "cw20", "pgd20-confused", "apgd-ce", "apgd-lowest4", "apgd-top3", "apgd")
+PROXIES = ("pgd20", "cw20", "pgd20-confused", "apgd-ce", "apgd-lowest4", "apgd-adaptive", "apgd-top3", "apgd")
 REFERENCE = "aa"
 TEACHER = "trades-narrow"
 RECIPES: tuple[dict[str, Any], ...] = (
@@ -198,7 +198,7 @@ def picture(path: Path, students: Sequence[dict[str, Any]], labels: np.ndarray) 
 
     views = (("robust accuracy", lambda found, name: np.mean(found[name]["correct"])), ("worst class", worst))
     for axis, (title, value) in zip(axes, views, strict=True):
-        for name, marker in zip(PROXIES, "osv^*DP", strict=True):
+        for name, marker in zip(PROXIES, "osv^*XDP", strict=True):
             if title != "worst class" and name == "apgd-lowest4":
                 continue
             points = [(100 * value(found, REFERENCE), 100 * value(found, name)) for found in students]

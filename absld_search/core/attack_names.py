@@ -71,6 +71,10 @@ ATTACKS: dict[str, Named] = {
         short="APGD-CE+T3",
         plain="APGD-CE, then APGD-T towards the 3 likeliest wrong classes",
     ),
+    "apgd-adaptive": Named(
+        "APGD on the cross-entropy, then restarts that learn from one another, on those that are left",
+        ("apgd-ce", "adaptive"),
+    ),
     "fab-t": Named("FAB towards 9 classes, 100 steps each", ("fab-t",)),
     "apgd-t": Named("APGD on the targeted ratio towards 9 classes, 100 steps each", ("apgd-t",)),
     "apgd": Named(

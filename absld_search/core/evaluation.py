@@ -172,6 +172,7 @@ _STAGES: dict[str, Callable[[_Run], attacks.Attack]] = {
     "apgd-t": lambda run: attacks.ApgdTargeted(),
     "apgd-t3": lambda run: attacks.ApgdTargeted(targets=3),
     "apgd-t-lowest": lambda run: attacks.ApgdTargeted(),
+    "adaptive": lambda run: attacks.Adaptive(),
     "fab-t": lambda run: attacks.FabTargeted(),
     "square": lambda run: attacks.Square(),
 }

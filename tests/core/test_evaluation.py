@@ -33,6 +33,7 @@ EVERY: dict[str, attacks.Attack] = {
     "apgd": attacks.Apgd(),
     "apgd, dlr, restarts": attacks.Apgd(loss="dlr", restarts=2),
     "apgd-t": attacks.ApgdTargeted(),
+    "adaptive": attacks.Adaptive(),
     "fab-t": attacks.FabTargeted(),
     "square": attacks.Square(num_queries=1500),
 }

@@ -3,6 +3,7 @@
 `linf.pgd` is the one that training uses; all others evaluate.
 """
 
+from absld_search.core.attacks.adaptive import Adaptive
 from absld_search.core.attacks.apgd import Apgd, ApgdTargeted
 from absld_search.core.attacks.base import Attack, BatchDraws, Draws, ImageDraws, inputs_only
 from absld_search.core.attacks.confusion import ConfusedPgd, beliefs, most_confused
@@ -22,7 +23,7 @@ from absld_search.core.attacks.square import Square
 from absld_search.core.attacks.transfer import Transfer
 
 __all__ = [
-    "PGD_SAT", "Apgd", "ApgdTargeted", "Attack", "BatchDraws", "ConfusedPgd", "Draws", "FabTargeted", "Fgsm",
-    "ImageDraws", "LossFn", "Pgd", "Square", "Transfer", "ascend", "beliefs", "frozen_batch_norm", "input_gradient",
+    "PGD_SAT", "Adaptive", "Apgd", "ApgdTargeted", "Attack", "BatchDraws", "ConfusedPgd", "Draws", "FabTargeted",
+    "Fgsm", "ImageDraws", "LossFn", "Pgd", "Square", "Transfer", "ascend", "beliefs", "frozen_batch_norm", "input_gradient",
     "inputs_only", "most_confused", "per_sample", "pgd", "pgd_trades", "start_noise",
 ]  # fmt: skip

@@ -65,13 +65,15 @@ class Pgd:
 
 
 def ascend(
-    model: nn.Module, x: Tensor, y: Tensor, radius: Tensor, step: Tensor, num_steps: int, noise: Tensor, loss: Objective
-) -> Tensor:
-    """The iterate that first fools the model, or the last one: (B, ...). `radius`, `step` as `radii` gives them."""
+    model: nn.Module, x: Tensor, y: Tensor, radius: Tensor, step: Tensor, num_steps: int, noise: Tensor,
+    loss: Objective, decay: Callable[[int], float] = lambda turn: 1.0,
+) -> Tensor:  # fmt: skip
+    """The iterate that first fools the model, or the last one: (B, ...). `radius`, `step` as `radii` gives them;
+    `decay` says for each step by what `step` is multiplied."""
     low, high = box(x, radius)
     found = (x + noise).clamp(0, 1)
     rows, x_adv, step = torch.arange(len(x), device=x.device), found.clone(), step.expand_as(radius)
-    for _ in range(num_steps):
+    for turn in range(num_steps):
         x_adv.requires_grad_(True)
         with torch.enable_grad():
             logits = model(x_adv)
@@ -84,7 +86,7 @@ def ascend(
             low, high, step = low[standing], high[standing], step[standing]
         if not len(rows):
             return found
-        x_adv = (x_adv + step * gradient.sign()).clamp(low, high)
+        x_adv = (x_adv + decay(turn) * step * gradient.sign()).clamp(low, high)
     found[rows] = x_adv
     return found
 
