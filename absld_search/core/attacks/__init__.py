@@ -24,6 +24,6 @@ from absld_search.core.attacks.transfer import Transfer
 
 __all__ = [
     "PGD_SAT", "Adaptive", "Apgd", "ApgdTargeted", "Attack", "BatchDraws", "ConfusedPgd", "Draws", "FabTargeted",
-    "Fgsm", "ImageDraws", "LossFn", "Pgd", "Square", "Transfer", "ascend", "beliefs", "frozen_batch_norm", "input_gradient",
-    "inputs_only", "most_confused", "per_sample", "pgd", "pgd_trades", "start_noise",
+    "Fgsm", "ImageDraws", "LossFn", "Pgd", "Square", "Transfer", "ascend", "beliefs", "frozen_batch_norm",
+    "input_gradient", "inputs_only", "most_confused", "per_sample", "pgd", "pgd_trades", "start_noise",
 ]  # fmt: skip
