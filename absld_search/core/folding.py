@@ -20,7 +20,11 @@ from absld_search.core import speed
 
 Pair = tuple[str, str]  # names of a convolution and of the batch norm that alone reads it
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PLAIN = (bool, int, float, str)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+_PAIRS: dict[tuple[object, ...], list[Pair]] = {}  # a search's trainings share a few structures: each is followed once
 
 
 def pairs(model: nn.Module) -> list[Pair]:
@@ -31,6 +35,22 @@ def pairs(model: nn.Module) -> list[Pair]:
     """
     if len(dict(model.named_parameters())) != len(list(model.named_parameters(remove_duplicate=False))):
         return []  # what two modules share can't be folded into one of them
+    key = _structure(model)
+    if key not in _PAIRS:
+        _PAIRS[key] = _traced(model)
+    return _PAIRS[key]
+
+
+def _structure(model: nn.Module) -> tuple[object, ...]:
+    """What a forward pass's order can depend on: modules, their types, and their plain attributes."""
+    return tuple(
+        (name, type(module), *((key, value) for key, value in vars(module).items() if isinstance(value, PLAIN)))
+        for name, module in model.named_modules()
+    )
+
+
+def _traced(model: nn.Module) -> list[Pair]:
+    """`pairs`, by following a symbol through the network."""
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # a forward that looks at its values, or at anything else a symbol does not have

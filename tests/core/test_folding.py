@@ -184,3 +184,23 @@ def test_precision_is_part_of_the_identity_and_refused_where_it_is_slower() -> N
         TrialConfig.from_words({**words, "precision": "bf16"}, "cifar10-mobilenet", device="cuda").options.precision
         == "bf16"
     )
+
+
+class Forked(nn.Module):
+    """Two orders of the same modules, told apart by a plain attribute."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = (self.a, self.b) if self.first == "a" else (self.b, self.a)
+        return self.norm(two(one(x)))
+
+
+def test_a_structure_is_followed_once_and_a_plain_attribute_makes_another() -> None:
+    assert folding.pairs(Forked("a")) == [("b", "norm")] and folding.pairs(Forked("b")) == [("a", "norm")]
+    assert folding.pairs(Forked("a")) is folding.pairs(Forked("a")) and folding.pairs(Forked("a")) is not folding.pairs(
+        Forked("b")
+    )
