@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from absld_search.core import checkpoints, results
 from absld_search.core.metrics import lowest_mean
+from absld_search.core.records import EpochLog
 from absld_search.search import fronts, ownership, processes
 from absld_search.search.arm_study import BUDGET, SUPERSEDES
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, RUNNING, STOPPED, WAITING, Ledger, Row
@@ -40,6 +41,7 @@ def check(folder: Path, *, settled: bool, url: str | None = None, mlflow: Path |
         _tables(folder, trials, trainings)
         if mlflow is not None:
             _mlflow(folder, mlflow, trials)
+            _points(folder, mlflow, trainings)
     ledger.engine.dispose()
 
 
@@ -203,3 +205,30 @@ def _mlflow(folder: Path, store: Path, trials: list[Row]) -> None:
     for trial in trials:
         for name, value in (trial["objectives"] or {}).items():
             assert told[trial["trial"], name] == value, f"(5) MLflow: {trial['trial']}: {name}"
+
+
+def _points(folder: Path, store: Path, trainings: list[Row]) -> None:
+    """Every point of every epoch that was logged, once, and the summary at its end; nothing else."""
+    query = """SELECT tags.value, runs.run_uuid, metrics.key, metrics.step, metrics.value FROM runs
+        JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'absld.key'
+        LEFT JOIN metrics ON metrics.run_uuid = runs.run_uuid
+        WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"""
+    with sqlite3.connect(store) as connection:
+        rows = connection.execute(query, (folder.name,)).fetchall()
+    runs, points = defaultdict(set), defaultdict(Counter)
+    for owner, run, key, step, value in rows:
+        runs[owner].add(run)
+        points[owner][key, step, value] += key is not None
+    for row in trainings:
+        name = row["training"]
+        assert len(runs[name]) == 1, f"(5) MLflow has {len(runs[name])} runs of {name}"
+        found = +points[name]
+        logged = EpochLog(folder / "trainings" / name / "epochs.jsonl").read()
+        wanted = {(key, epoch, value) for epoch, metrics in logged.items() for key, value in metrics.items()}
+        twice = [point for point, times in found.items() if times > 1]
+        assert not twice, f"(5) MLflow: {name}: twice: {twice}"
+        if row["state"] == COMPLETE:
+            assert wanted <= set(found), f"(5) MLflow: {name} lacks {sorted(wanted - set(found))[:5]}"
+            summary = set((row["metrics"] or {}).items())
+            strange = {(key, value) for key, _, value in set(found) - wanted} - summary
+            assert not strange, f"(5) MLflow: {name}: nobody logged {strange}"
