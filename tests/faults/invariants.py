@@ -176,7 +176,10 @@ def _front(tables: results.Tables, trials: list[Row]) -> None:
 
 def _checkpoints(folder: Path, settled: bool) -> None:
     for path in folder.glob("trainings/*/epoch-*.pt"):
-        assert checkpoints._read(path), f"(6) {path}"
+        try:
+            checkpoints._read(path)
+        except ValueError as error:
+            raise AssertionError(f"(6) {path}: {error}") from None
     if settled:
         for shard in folder.glob("trainings/*"):
             complete = results.read_result(shard) is not None

@@ -84,7 +84,6 @@ WORDS = {
     "epochs_missing": "of 120 epochs never trained",
     "zombies": "Optuna trials RUNNING for ever",
     "infinite_on_front": "infinite trials on Optuna's front",
-    "points_missing": "of 120 epochs missing in MLflow",
 }
 
 
