@@ -70,9 +70,11 @@ def _stock(rows: Rows) -> str:
     fault, n = rows[0]["stock"], len(rows)
     said = [f"`{fault}`, n={n}: exit {_several(row['first_exit'] for row in rows)}"]
     for key, words in WORDS.items():
-        values = [row.get(key, 0) for row in rows]
+        values = [max(0, row.get(key, 0)) for row in rows]
         if any(values):
             said.append(f"{_several(values)} {words}")
+    more = [sum(row["optuna"].values()) - row["asked_for"] for row in rows]
+    said += [f"{_several(more)} trials more than the {rows[0]['asked_for']} asked for"] * (max(more) > 0)
     said += [f"{_several(row['mlflow_runs'].get('RUNNING', 0) for row in rows)} MLflow runs RUNNING for ever"] * any(
         row["mlflow_runs"].get("RUNNING") for row in rows
     )
