@@ -45,7 +45,7 @@ PROMISES = (
     Promise("K5", "SIGKILL of workers: all by their pids, or each at the end of an epoch before anything of it is kept",
             "tried again from the newest checkpoint, counted, at most an epoch lost each time; three times in a start, "
             "nine in all", (RAY, "faults/test_database.py::test_the_machines_failures_are_tried_again_and_counted"),
-            recorded=("K5",), stock=("worker",)),
+            recorded=("K5",)),
     Promise("K6", "SIGKILL of Ray's raylet, or of its head", "exit 75, said, nothing left, goes on", (RAY,),
             1, recorded=("K6",)),
     Promise("K7", "SIGKILL inside a checkpoint's write: before writing, before fsync, before and after the rename, or "

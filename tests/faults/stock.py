@@ -1,8 +1,8 @@
 """The same faults on stock Ray Tune + OptunaSearch + MLflowLoggerCallback, set up as their manuals say.
 
 `python -m tests.faults.stock measure kill --rounds 5` kills the driver and restores it with `Tuner.restore`;
-`nan` and `inf` make one objective of one trial undefined; `sigterm` ends it as a scheduler does; `worker` kills the
-processes that train; `twice` starts a second driver beside the first; `mlflow` kills MLflow's server for a minute.
+`nan` and `inf` make one objective of one trial undefined; `sigterm` ends it as a scheduler does; `twice` starts a
+second driver beside the first; `mlflow` kills MLflow's server for a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import click
 
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS, SECONDS = 6, 20, 0.25
-FAULTS = ["kill", "sigterm", "worker", "twice", "mlflow", "nan", "inf"]
+FAULTS = ["kill", "sigterm", "twice", "mlflow", "nan", "inf"]
 SERVER = "STOCK_MLFLOW"  # variable: the server to log to
 
 
@@ -74,7 +74,7 @@ def store(out: Path) -> str:
 
 
 def start(out: Path, bad: str = "", **more: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "ABSLD_TEST_MARK": str(out), **more}
+    environment = {**os.environ, **more}
     line = [sys.executable, "-m", "tests.faults.stock", "drive", str(out), "--bad", bad]
     with open(out.parent / f"{out.name}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -96,13 +96,7 @@ def injected(out: Path, fault: str, rng: random.Random) -> int | None:
         second = start(out)
         codes = process.wait(timeout=900), second.wait(timeout=900)
         return max(codes)
-    if fault == "worker":
-        from tests.faults.ray_rounds import pids
-
-        for pid in pids(out, "ray::ImplicitFunc"):
-            os.kill(pid, signal.SIGKILL)
-    else:
-        process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
+    process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
     return process.wait(timeout=900)
 
 
