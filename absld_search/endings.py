@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,13 +16,35 @@ USAGE, INTERRUPTED = 2, 75
 
 
 @contextmanager
-def said() -> Iterator[None]:
-    """Inside, bad input ends the command with 2 and Ctrl-C with 75, each with its line on stderr."""
+def said(kept: str = "") -> Iterator[None]:
+    """Inside, bad input ends the command with 2, Ctrl-C and SIGTERM with 75, each with its line on stderr.
+
+    `kept`: what is there when the same command is run again.
+    """
     try:
-        yield
+        with _sigterm_as_ctrl_c():
+            yield
     except UsageError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        click.echo("interrupted: run the same command again to continue", err=True)
+        what = f"{kept}; " if kept else ""
+        click.echo(f"interrupted: {what}run the same command again to continue", err=True)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What a scheduler sends is an interruption like a person's; by itself it would end Python without a word."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -43,7 +43,7 @@ DEFAULT = "clean,fgsm,pgd20,cw,apgd"
 def main(**words: Any) -> None:
     """Attack the network in CHECKPOINT (.safetensors, or a .pt of tensors alone); run again, it continues."""
     try:
-        with endings.said():
+        with endings.said("the verdicts on the batches that were finished are kept"):
             _evaluate(**words)
     except ArithmeticError as error:
         click.echo(f"failed: {words['checkpoint']}: {error} are not finite: no accuracy is worth anything", err=True)

@@ -35,7 +35,7 @@ ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "r
 def main(**words: Any) -> None:
     """Train once with the hyperparameters KEY=VALUE and print its accuracies on val."""
     try:
-        with endings.said():
+        with endings.said("the last checkpoint is kept"):
             metrics = _train(**words)
     except ArithmeticError as error:
         click.echo(f"failed: {error}", err=True)

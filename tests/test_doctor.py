@@ -96,11 +96,19 @@ def scratch(folder: Path) -> None:
     (folder / "ray" / "tune").mkdir(parents=True)
 
 
+def older_schema(folder: Path) -> None:
+    with sqlite3.connect(folder / "study.db") as database:  # as version 1 left it
+        database.execute("ALTER TABLE absld_trainings DROP COLUMN losses")
+        database.execute("DROP TABLE absld_leases")
+        database.execute("UPDATE absld_facts SET value = '\"1\"' WHERE key = 'schema_version'")
+
+
 SAFE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "study: optuna": (zombie, "problem", "RUNNING for nobody"),
     "study: temporary files": (stale, "warning", "left by killed processes"),
     "study: lock": (killed, "warning", "process 12345 on elsewhere"),
     "study: scratch": (scratch, "warning", "never read"),
+    "study: schema": (older_schema, "warning", "version 1; this program's is 2"),
     "study: permissions": (lambda folder: folder.chmod(0o777), "problem", "may write"),
 }
 
@@ -110,9 +118,11 @@ SAFE: dict[str, tuple[Callable[[Path], object], str, str]] = {
 def test_what_is_safe_is_found_then_fixed_then_gone(name: str, copy: Path) -> None:
     breaking, state, text = SAFE[name]
     breaking(copy)
+    before = snapshot(copy)
     found, rows = look(copy)
     assert rows[name]["state"] == state and text in rows[name]["text"] and rows[name]["remedy"]
     assert found.exit_code == (1 if state == "problem" else 0)
+    assert snapshot(copy) == before, "a look changes nothing"
     found, rows = look(copy, "--fix")
     assert found.exit_code == 0 and rows[name]["fixed"]
     found, rows = look(copy)
@@ -145,6 +155,11 @@ def newer_schema(folder: Path) -> None:
         database.execute("UPDATE absld_facts SET value = '\"9\"' WHERE key = 'schema_version'")
 
 
+def anothers(folder: Path) -> None:
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute("UPDATE absld_facts SET study = 'another'")
+
+
 def other_optuna(folder: Path) -> None:
     with sqlite3.connect(folder / "study.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
@@ -169,6 +184,7 @@ def leads_out(folder: Path) -> None:
 BROKEN: dict[str, tuple[str, Callable[[Path], object], str, int]] = {
     "results": ("study: results", without_results, "lack results", 1),
     "database": ("study: database", without_database, "not a database", 1),
+    "another's": ("study: database", anothers, "knows no study", 1),
     "schema": ("study: database", newer_schema, "schema version 9, this program", 1),
     "optuna": ("study: optuna", other_optuna, "", 1),
     "mlflow": ("study: mlflow", other_mlflow, "", 1),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from absld_search import evaluate
-from absld_search.core import metrics, models, results
+from absld_search.core import metrics, models, results, verdicts
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/evaluate.schema.json").read_text())
 ATTACKS = ("clean", "fgsm", "pgd20", "cw", "apgd-ce")
@@ -125,3 +128,26 @@ def test_a_seed_changes_the_start_and_nothing_else(checkpoint: Path, tmp_path: P
     assert tables["a"].equals(tables["b"])
     clean = {out: table[table.attack == "clean"] for out, table in tables.items()}
     assert np.array_equal(clean["a"].correct, clean["c"].correct)
+
+
+def test_a_sigterm_is_75_and_the_same_command_goes_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real command, told to end when it has put away its first verdicts."""
+    words = ["--workload", "digits", "--attacks", "pgd20,apgd", "--images", 200, "--out", tmp_path / "out"]
+    line = [sys.executable, "-m", "absld_search.evaluate", *map(str, (checkpoint, *words))]
+    environment = {**os.environ, "ABSLD_FAULT": "file.after_rename:1:term"}
+    ended = subprocess.run(line, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 75, ended.stderr
+    assert "are kept; run the same command again to continue" in ended.stderr and "Traceback" not in ended.stderr
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(kept) == 1 and kept.pop().endswith(".verdicts.json")
+    attacked, put = list[str](), verdicts.Store.put
+    monkeypatch.setattr(
+        verdicts.Store, "put", lambda self, stage, *rest: attacked.append(stage) or put(self, stage, *rest)
+    )
+    assert invoke(checkpoint, *words).exit_code == 0
+    assert attacked and not any("pgd20" in stage for stage in attacked), "what was kept is not attacked again"
+    assert invoke(checkpoint, *words[:-1], tmp_path / "whole").exit_code == 0
+    again, whole = (json.loads((tmp_path / out / "evaluation.json").read_text()) for out in ("out", "whole"))
+    assert again == whole

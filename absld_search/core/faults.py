@@ -1,8 +1,9 @@
 """Injection points: named moments at which a test lets the process die, an error rise or the disk be full.
 
 `ABSLD_FAULT=checkpoint.before_rename:3` kills this process at its third passing of that point. `:raise` behind it
-raises `Injected` instead, `:enospc` says "no space left on device", and `3+` means the third passing and every later
-one. Several faults are separated by commas. Without the variable a point is one call of a function that returns.
+raises `Injected` instead, `:term` sends this process a SIGTERM, `:enospc` says "no space left on device", and `3+`
+means the third passing and every later one. Several faults are separated by commas. Without the variable a point is
+one call of a function that returns.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ POINTS = (
     "lease.before_renewal",
     "worker.epoch",  # its k-th passing is the end of the k-th epoch of this attempt
 )
-ACTIONS = ("kill", "raise", "enospc")
+ACTIONS = ("kill", "term", "raise", "enospc")
 FAULT = re.compile(r"(?P<point>[a-z._]+):(?P<k>[1-9]\d*)(?P<on>\+?)(:(?P<action>[a-z]+))?")
 
 
@@ -77,8 +78,9 @@ def _fault(text: str) -> Fault:
 
 
 def _happen(fault: Fault) -> None:
-    if fault.action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if fault.action in ("kill", "term"):
+        os.kill(os.getpid(), signal.SIGKILL if fault.action == "kill" else signal.SIGTERM)
+        return
     if fault.action == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), fault.point)
     raise Injected(f"{fault.point}, passing {_passed[fault.point]}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from absld_search.core.files import cache_folder
-from absld_search.search import listening
+from absld_search.search import database, listening
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LITTLE, TOO_LITTLE = 10 * 2**30, 2**30  # bytes free
@@ -63,6 +63,7 @@ def machine(out: Path) -> Iterator[Finding]:
     yield _python()
     yield from _packages()
     yield from _places(out)
+    yield _file_system(out)
     yield _open_files()
     yield from _ray()
     yield from _network()
@@ -157,6 +158,14 @@ def _places(out: Path) -> Iterator[Finding]:
         state = PROBLEM if free < TOO_LITTLE else WARNING if free < LITTLE else OK
         text = f"{folder} can be written, {free / 2**30:.0f} GiB free"
         yield Finding(f"{name} folder", state, text, "" if state == OK else "make room: a full disk pauses a study")
+
+
+def _file_system(out: Path) -> Finding:
+    kind = database.network_file_system(out)
+    if kind:
+        return Finding("out file system", WARNING, f"{out} is on {kind}: SQLite can't trust its locks",
+                       "another --out, or --storage postgresql://...")  # fmt: skip
+    return Finding("out file system", OK, f"{out} is on a disk of this machine")
 
 
 def _open_files() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ import sqlalchemy as sa
 
 BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
 T = TypeVar("T")
+MOUNTS = Path("/proc/mounts")
+NETWORK = re.compile(
+    r"nfs\d?|lustre|cifs|smb\d?|smbfs|afs|gpfs|beegfs|ceph|glusterfs|9p|fuse\.(sshfs|glusterfs|ceph.*)"
+)
 CLOCKS = {  # seconds since 1970, as the database sees them
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())",
@@ -20,6 +25,21 @@ CLOCKS = {  # seconds since 1970, as the database sees them
 def sqlite_url(path: Path) -> str:
     """The database URL of a file."""
     return f"sqlite:///{path.resolve()}"
+
+
+def network_file_system(place: Path) -> str:
+    """The kind of file system, where `place` (there or not yet) is on one that machines share: SQLite can't trust the
+    locks of many of those. "" elsewhere, and where the system does not tell."""
+    kind, longest, where = "", -1, place.resolve()
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    for _, point, found, *_ in map(str.split, lines):
+        mounted = Path(point.replace("\\040", " "))
+        if where.is_relative_to(mounted) and len(mounted.parts) >= longest:  # of two on one point, the later one
+            kind, longest = found, len(mounted.parts)
+    return kind if NETWORK.fullmatch(kind) else ""
 
 
 def waiting(url: str) -> dict[str, Any]:

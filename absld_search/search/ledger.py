@@ -85,10 +85,19 @@ def read_facts(connection: sa.Connection, study: str, prefix: str) -> dict[str, 
     return {key.removeprefix(prefix): json.loads(value) for key, value in connection.execute(query)}
 
 
+class NewerSchema(UsageError):
+    """A newer program made the study."""
+
+
+def older(found: str) -> bool:
+    """Whether a schema version is one that is brought up when the study is opened."""
+    return int(found) < int(SCHEMA_VERSION)
+
+
 def check_version(found: str | None) -> None:
-    """Raises: UsageError where a newer program made the study; an older one's is brought up when it is opened."""
+    """Raises: NewerSchema; an older program's study is brought up when it is opened."""
     if found is not None and int(found) > int(SCHEMA_VERSION):
-        raise UsageError(
+        raise NewerSchema(
             f"study: its database has schema version {found}, this program knows {SCHEMA_VERSION} and older. "
             "A newer absld_search made it: use that one, or give another name with --study."
         )

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from absld_search.core import results
 from absld_search.core.files import sha256_of
+from absld_search.search import ledger as ledgers
 from absld_search.search.checks import OK, PROBLEM, WARNING, Finding, stale_files, tighten
 from absld_search.search.ledger import COMPLETE, RUNNING, WAITING, Ledger, Row, connect, sqlite_url
 from absld_search.search.mlflow_view import store_uri
@@ -113,18 +114,22 @@ def _read(note: Path) -> str:
 
 
 def _ledger(folder: Path, storage: str | None) -> Any:
-    """Opens the ledger where its database is whole. A generator that returns it, or None."""
+    """Opens the ledger where its database is whole and of this program. A generator that returns it, or None."""
     if storage is None and not (folder / "study.db").is_file():
         yield Finding("study: database", PROBLEM, "there is no study.db", "give its --storage, if it has another")
         return None
     url = storage or sqlite_url(folder / "study.db")
     try:
-        with connect(url).connect() as connection:
-            tables = sa.inspect(connection).get_table_names()
-            said = connection.execute(sa.text("PRAGMA quick_check")).scalar() if url.startswith("sqlite") else "ok"
-        if said != "ok" or "absld_facts" not in tables:
-            raise ValueError("it is damaged" if said != "ok" else "it holds no study")
+        version = _version(url, folder.name)
+        if ledgers.older(version):  # opening it would bring it up, and a look changes nothing
+            yield _behind(url, folder.name, version)
+            version = _version(url, folder.name)
+        if ledgers.older(version):
+            return None
         ledger = Ledger(url, folder.name)
+    except ledgers.NewerSchema as error:
+        yield Finding("study: database", PROBLEM, str(error), "use the absld_search that made it, or a newer one")
+        return None
     except ERRORS as error:
         reason = masked(str(error).splitlines()[0])
         yield Finding("study: database", PROBLEM, reason, "restore it from a copy; its trainings/ are worth keeping")
@@ -133,6 +138,35 @@ def _ledger(folder: Path, storage: str | None) -> Any:
     shown = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "no training yet"
     yield Finding("study: database", OK, f"schema as this program's; {shown}")
     return ledger
+
+
+def _version(url: str, name: str) -> str:
+    """The schema version of the study in a whole database. Raises: ERRORS."""
+    engine = connect(url)
+    try:
+        with engine.connect() as connection:
+            tables = sa.inspect(connection).get_table_names()
+            said = connection.execute(sa.text("PRAGMA quick_check")).scalar() if url.startswith("sqlite") else "ok"
+            if said != "ok" or "absld_facts" not in tables:
+                raise ValueError("it is damaged" if said != "ok" else "it holds no study")
+            found = ledgers.read_fact(connection, name, "schema_version")
+    finally:
+        engine.dispose()
+    if found is None:
+        raise ValueError(f"it knows no study {name!r}")
+    ledgers.check_version(found)
+    return str(found)
+
+
+def _behind(url: str, name: str, version: str) -> Finding:
+    def bring_up() -> str:
+        ledger = Ledger(url, name)
+        ledger.engine.dispose()
+        return f"it has version {ledgers.SCHEMA_VERSION} now"
+
+    text = f"version {version}; this program's is {ledgers.SCHEMA_VERSION}. Nothing more of it is looked at"
+    remedy = "--fix brings it up and loses nothing, and so does the next start; an older program can't open it then"
+    return Finding("study: schema", WARNING, text, remedy, bring_up)
 
 
 def _zombies(ledger: Ledger) -> Iterator[Finding]:

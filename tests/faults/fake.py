@@ -14,6 +14,7 @@ from absld_search.core import checkpoints, faults, results
 from absld_search.core.metrics import summary
 from absld_search.core.records import EpochLog, epoch_rows
 from absld_search.search import ownership, tables
+from absld_search.search.halving import epochs_of
 from absld_search.search.ledger import Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.queue import Queue
@@ -21,12 +22,18 @@ from tests.search.requests import plan
 
 CLASSES, IMAGES, EPOCHS = 3, 8, 3
 TRIALS, SEEDS = 3, 2
+# Rungs of 1, 2 and 4 epochs, a race for those in doubt, and a constraint that some break.
+STAGES = {
+    "set": {"epochs": "4"}, "stopping": "mo-asha", "eta": 2, "grace": 1, "race": True, "trials": 8,
+    "constraints": ("robust_accuracy >= 0.62",),
+}  # fmt: skip
 TRAININGS = TRIALS + 1 + 2 * SEEDS  # two arms, one of them with nothing to tune; fresh seeds for each one's choice
 
 
 def study(out: Path, **words: Any) -> Plan:
     """The small plan that the fault tests drive."""
-    return plan(out, **{"trials": TRIALS, "seeds": SEEDS, **words})
+    settings = {"epochs": str(EPOCHS), **words.pop("set", {})}
+    return plan(out, **{"trials": TRIALS, "seeds": SEEDS, "set": settings, **words})
 
 
 def drive(made: Plan, seconds: float = 0.0, on_lost: Callable[[], None] = lambda: None) -> None:
@@ -37,7 +44,7 @@ def drive(made: Plan, seconds: float = 0.0, on_lost: Callable[[], None] = lambda
         queue = Queue(made, ledger)
         while (row := queue.take()) is not None:
             metrics = train(made.folder / "trainings" / row["training"], row, seconds)
-            queue.done(row["training"], metrics, "", epochs=EPOCHS, seconds=0.0)
+            queue.done(row["training"], metrics, "", epochs=epochs_of(row), seconds=0.0)
         assert tables.write(made, ledger) == []
 
 
@@ -48,15 +55,15 @@ def train(folder: Path, row: Mapping[str, Any], seconds: float) -> dict[str, flo
         checkpoints.remove(folder)
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    counter, log = Counter(), EpochLog(folder / "epochs.jsonl")
+    counter, log, epochs = Counter(), EpochLog(folder / "epochs.jsonl"), epochs_of(row)
     checkpoints.go_on(counter, folder)
-    while counter.epoch < EPOCHS:
+    while counter.epoch < epochs:
         counter.epoch += 1
         time.sleep(seconds)
         with open(folder / "marks", "a", encoding="utf-8") as marks:
             marks.write(f"{counter.epoch}\n")
         faults.at("worker.epoch")
-        log.append(counter.epoch, {"robust_accuracy": counter.epoch / EPOCHS})
+        log.append(counter.epoch, {"robust_accuracy": counter.epoch / epochs})
         checkpoints.save(folder, counter.epoch, counter.state_dict())
     metrics = write_result(folder, row, log)
     checkpoints.remove(folder)

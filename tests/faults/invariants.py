@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import sqlalchemy as sa
 
 from absld_search.core import checkpoints, results
 from absld_search.core.metrics import lowest_mean
+from absld_search.core.records import EpochLog
 from absld_search.search import fronts, ownership, processes
-from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger
-from absld_search.search.queue import SEARCH
+from absld_search.search.arm_study import BUDGET, SUPERSEDES
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, RUNNING, STOPPED, WAITING, Ledger, Row
+from absld_search.search.optuna_storage import open_storage
+from absld_search.search.queue import JUDGED, RACE, RUNG, SEARCH
 
-OPTUNA = {COMPLETE: "COMPLETE", FAILED: "FAIL", WAITING: "RUNNING"}
+JUDGED_STATES = (COMPLETE, INFEASIBLE)  # of trials that were trained to their end
 
 
 def check(folder: Path, *, settled: bool, url: str | None = None, mlflow: Path | None = None) -> None:
@@ -31,21 +35,39 @@ def check(folder: Path, *, settled: bool, url: str | None = None, mlflow: Path |
     _inside(folder)
     if settled:
         _counts(trials, trainings)
+        _states(trials, trainings)
         _nothing_runs(ledger, trials, trainings)
-        _optuna(ledger, trials)
+        _optuna(ledger, trials, trainings)
         _tables(folder, trials, trainings)
         if mlflow is not None:
             _mlflow(folder, mlflow, trials)
+            _points(folder, mlflow, trainings)
     ledger.engine.dispose()
 
 
-def _counts(trials: list[Any], trainings: list[Any]) -> None:
-    for rows in (trials, trainings):
+def _counts(trials: list[Row], trainings: list[Row]) -> None:
+    for rows, final in ((trials, FINAL), (trainings, (COMPLETE, FAILED))):
         states = Counter(row["state"] for row in rows)
-        assert states[COMPLETE] + states[FAILED] == len(rows) - states[WAITING], f"(1) {states}"
+        assert sum(states[state] for state in final) == len(rows) - states[WAITING], f"(1) {states}"
 
 
-def _nothing_runs(ledger: Ledger, trials: list[Any], trainings: list[Any]) -> None:
+def _states(trials: list[Row], trainings: list[Row]) -> None:
+    """A trial's state is what its trainings say: on rungs alone it has stopped, to its end it has values."""
+    for trial in trials:
+        mine = [row for row in trainings if row["config"] == trial["config"]]
+        whole = [row["state"] for row in mine if row["stage"] == SEARCH]
+        rungs = [row["state"] for row in mine if row["stage"] == RUNG]
+        told = f"(1) {trial['trial']} is {trial['state']} with {whole} and on rungs {rungs}"
+        assert whole or rungs, told
+        if trial["state"] == STOPPED:
+            assert not whole and set(rungs) == {COMPLETE} and "stopped after" in trial["reason"], told
+        elif trial["state"] in JUDGED_STATES:
+            assert whole and set(whole) == {COMPLETE} and not set(rungs) - {COMPLETE}, told
+        elif trial["state"] == FAILED:
+            assert FAILED in (*whole, *rungs) or "nonfinite" in trial["reason"], told
+
+
+def _nothing_runs(ledger: Ledger, trials: list[Row], trainings: list[Row]) -> None:
     with ledger.engine.connect() as connection:
         leases = connection.execute(sa.select(ownership._leases)).mappings().all()
     alive = [lease for lease in leases if processes.started(lease["pid"]) == lease["started"]]
@@ -54,16 +76,23 @@ def _nothing_runs(ledger: Ledger, trials: list[Any], trainings: list[Any]) -> No
         assert not running, f"(2) without a live lease: {running}"
 
 
-def _unique(trials: list[Any], trainings: list[Any]) -> None:
-    done = Counter((row["config"], row["seed"], row["stage"]) for row in trainings if row["state"] == COMPLETE)
+def _unique(trials: list[Row], trainings: list[Row]) -> None:
+    """A rung is a training of its own length; all others of a configuration and a seed are one."""
+    done = Counter(
+        (row["config"], row["seed"], row["job"]["schedule"]["epochs"], row["job"]["test"])
+        for row in trainings
+        if row["state"] == COMPLETE
+    )
     assert not [pair for pair, times in done.items() if times > 1], f"(3) {done}"
     assert len({row["trial"] for row in trials}) == len(trials)
 
 
-def _finite(folder: Path, trials: list[Any], trainings: list[Any]) -> None:
+def _finite(folder: Path, trials: list[Row], trainings: list[Row]) -> None:
     for trial in trials:
-        if trial["state"] == COMPLETE:
+        if trial["state"] in JUDGED_STATES:
             assert trial["objectives"] and all(map(math.isfinite, trial["objectives"].values())), f"(4) {trial}"
+        elif trial["state"] != WAITING:
+            assert not trial["objectives"], f"(4) values of a trial that was not trained to its end: {trial}"
     for row in trainings:
         if row["state"] == COMPLETE:
             assert row["metrics"] and all(map(math.isfinite, row["metrics"].values())), f"(4) {row}"
@@ -73,25 +102,51 @@ def _finite(folder: Path, trials: list[Any], trainings: list[Any]) -> None:
             assert classes["n"] and min(classes["n"]) > 0, f"(4) {row['training']}: no n of a class"
 
 
-def _optuna(ledger: Ledger, trials: list[Any]) -> None:
+def _optuna(ledger: Ledger, trials: list[Row], trainings: list[Row]) -> None:
     """Optuna's studies tell the same story; only points that nobody has taken yet may wait there."""
-    query = "SELECT study_name, number, state FROM trials JOIN studies ON trials.study_id = studies.study_id"
-    with ledger.engine.connect() as connection:
-        rows = connection.execute(sa.text(query)).all()
-    mine = {(name, number): state for name, number, state in rows if name.startswith(f"{ledger.study}.")}
-    for trial in trials:
-        state = mine.pop((f"{ledger.study}.{trial['arm']}", trial["number"]), None)
-        assert state == OPTUNA[trial["state"]], f"(1, 2) {trial['trial']} is {trial['state']}, for Optuna {state}"
-    assert set(mine.values()) <= {"FAIL", "WAITING"}, f"(2) trials of Optuna's that the ledger does not know: {mine}"
+    rows = {row["config"] for row in trainings if row["stage"] == RACE}
+    for arm in sorted({trial["arm"] for trial in trials}):
+        study = optuna.load_study(study_name=f"{ledger.study}.{arm}", storage=open_storage(ledger.url))
+        told = study.get_trials(deepcopy=False)
+        mine = {trial["number"]: trial for trial in trials if trial["arm"] == arm}
+        later = [each for each in told if SUPERSEDES in each.user_attrs]
+        by_number = {each.user_attrs[SUPERSEDES]: each for each in later}
+        assert len(by_number) == len(later) and set(by_number) <= set(mine), f"(2) told twice: {sorted(by_number)}"
+        for number, trial in mine.items():
+            _told(trial, told[number], by_number.get(number), raced=trial["config"] in rows)
+        rest = {each.state.name for each in told if each.number not in mine and each not in later}
+        assert rest <= {"FAIL", "WAITING"}, f"(2) trials of Optuna's that the ledger does not know: {rest}"
 
 
-def _tables(folder: Path, trials: list[Any], trainings: list[Any]) -> None:
+def _told(trial: Row, first: Any, later: Any | None, raced: bool) -> None:
+    """One trial as Optuna knows it: what stopped lacks epochs there, so it is on no front of Optuna's."""
+    words, lacks = f"(1, 2) {trial['trial']} is {trial['state']}, for Optuna", first.constraints.get(BUDGET, 0.0)
+    if trial["state"] == FAILED:  # on a later rung, Optuna has been told that it stopped
+        assert first.state.name == "FAIL" or lacks > 0 and later is None, f"{words} {first.state.name}"
+        return
+    if trial["state"] == WAITING:  # one that was promoted has been told that it stopped
+        assert first.state.name == "RUNNING" or lacks > 0, f"{words} {first.state.name}"
+        return
+    assert first.state.name == "COMPLETE", f"{words} {first.state.name}"
+    if trial["state"] == STOPPED:
+        assert lacks > 0 and later is None, f"{words} lacks {lacks}, and then {later}"
+        return
+    last = later or first
+    assert (lacks > 0) == (later is not None), f"{words} it has stopped, and nothing came after"
+    assert last.constraints.get(BUDGET, 0.0) == 0 and last.state.name == "COMPLETE", f"{words} {last}"
+    broken = max(last.constraints.values(), default=0.0) > 0
+    assert broken == (trial["state"] == INFEASIBLE) or raced, f"{words} {last.constraints}"
+    assert raced or list(last.values) == list(trial["objectives"].values()), f"(5) {words} {last.values}"
+
+
+def _tables(folder: Path, trials: list[Row], trainings: list[Row]) -> None:
     if not (folder / "results" / "trials.parquet").exists():
         return
     tables = results.load(folder)
     stored = {row["trial"]: row for row in tables.trials.to_pylist()}
     assert set(stored) == {trial["trial"] for trial in trials}, "(5) Parquet has other trials than the ledger"
     for trial in trials:
+        assert stored[trial["trial"]]["state"] == trial["state"], f"(5) {trial['trial']}: another state in Parquet"
         for name, value in (trial["objectives"] or {}).items():
             assert stored[trial["trial"]][f"objective/{name}"] == value, f"(5) {trial['trial']}: {name}"
     told = {row["training"]: row["state"] for row in tables.trainings.to_pylist()}
@@ -99,11 +154,12 @@ def _tables(folder: Path, trials: list[Any], trainings: list[Any]) -> None:
     _front(tables, list(stored.values()))
 
 
-def _front(tables: results.Tables, trials: list[Any]) -> None:
+def _front(tables: results.Tables, trials: list[Row]) -> None:
     """From the images' verdicts, not from the numbers that were told."""
     complete = [trial for trial in trials if trial["state"] == COMPLETE]
     images = tables.images.to_pandas().query("split == 'val' and attack == 'apgd-ce'")
-    seeds = {row["training"]: row["config"] for row in tables.trainings.to_pylist() if row["stage"] == SEARCH}
+    judged = [row for row in tables.trainings.to_pylist() if row["stage"] in JUDGED and row["state"] == COMPLETE]
+    seeds = {row["training"]: row["config"] for row in judged}
     found = []
     for trial in complete:
         per_seed = [images[images.training == key] for key, config in seeds.items() if config == trial["config"]]
@@ -120,7 +176,10 @@ def _front(tables: results.Tables, trials: list[Any]) -> None:
 
 def _checkpoints(folder: Path, settled: bool) -> None:
     for path in folder.glob("trainings/*/epoch-*.pt"):
-        assert checkpoints._read(path), f"(6) {path}"
+        try:
+            checkpoints._read(path)
+        except ValueError as error:
+            raise AssertionError(f"(6) {path}: {error}") from None
     if settled:
         for shard in folder.glob("trainings/*"):
             complete = results.read_result(shard) is not None
@@ -137,7 +196,7 @@ def _inside(folder: Path) -> None:
     assert not strange, f"(8) outside the study: {strange}"
 
 
-def _mlflow(folder: Path, store: Path, trials: list[Any]) -> None:
+def _mlflow(folder: Path, store: Path, trials: list[Row]) -> None:
     query = """SELECT runs.name, metrics.key, metrics.value FROM runs
         JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid
         LEFT JOIN latest_metrics AS metrics ON metrics.run_uuid = runs.run_uuid
@@ -149,3 +208,30 @@ def _mlflow(folder: Path, store: Path, trials: list[Any]) -> None:
     for trial in trials:
         for name, value in (trial["objectives"] or {}).items():
             assert told[trial["trial"], name] == value, f"(5) MLflow: {trial['trial']}: {name}"
+
+
+def _points(folder: Path, store: Path, trainings: list[Row]) -> None:
+    """Every point of every epoch that was logged, once, and the summary at its end; nothing else."""
+    query = """SELECT tags.value, runs.run_uuid, metrics.key, metrics.step, metrics.value FROM runs
+        JOIN experiments USING (experiment_id) JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'absld.key'
+        LEFT JOIN metrics ON metrics.run_uuid = runs.run_uuid
+        WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"""
+    with sqlite3.connect(store) as connection:
+        rows = connection.execute(query, (folder.name,)).fetchall()
+    runs, points = defaultdict(set), defaultdict(Counter)
+    for owner, run, key, step, value in rows:
+        runs[owner].add(run)
+        points[owner][key, step, value] += key is not None
+    for row in trainings:
+        name = row["training"]
+        assert len(runs[name]) == 1, f"(5) MLflow has {len(runs[name])} runs of {name}"
+        found = +points[name]
+        logged = EpochLog(folder / "trainings" / name / "epochs.jsonl").read()
+        wanted = {(key, epoch, value) for epoch, metrics in logged.items() for key, value in metrics.items()}
+        twice = [point for point, times in found.items() if times > 1]
+        assert not twice, f"(5) MLflow: {name}: twice: {twice}"
+        if row["state"] == COMPLETE:
+            assert wanted <= set(found), f"(5) MLflow: {name} lacks {sorted(wanted - set(found))[:5]}"
+            summary = set((row["metrics"] or {}).items())
+            strange = {(key, value) for key, _, value in set(found) - wanted} - summary
+            assert not strange, f"(5) MLflow: {name}: nobody logged {strange}"

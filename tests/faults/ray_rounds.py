@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,17 +25,19 @@ STUDY, EPOCHS = "temperature_lr-digits-smoke", 20
 WORDS = ["temperature_lr", "--smoke", "--trials", "2", "--seeds", "1", "--set", f"epochs={EPOCHS}"]
 TRAININGS = 2 + 1 + 2  # two arms, one of them with nothing to tune; each one's choice with a fresh seed
 INTERRUPTED, AT_ONCE = 75, 130
+AWAY_SECONDS = 60  # for which MLflow's server is dead
 PATIENCE = 900  # seconds: rounds are played on busy machines too
 
 
 class Driver:
     """One start of the command, in a process group of its own."""
 
-    def __init__(self, out: Path, fault: str = "") -> None:
+    def __init__(self, out: Path, fault: str = "", words: Sequence[str] = WORDS, **more: str) -> None:
+        """`more`: variables of its environment."""
         self.out, self.log = out, out.parent / f"{out.name}.log"
         self.before = self.log.stat().st_size if self.log.exists() else 0  # what earlier starts said
-        variables = {"ABSLD_CHECKPOINT_SECONDS": "0", "ABSLD_TEST_MARK": str(out), "ABSLD_FAULT": fault}
-        line = [sys.executable, "-m", "absld_search.run", *WORDS, "--out", str(out)]
+        variables = {"ABSLD_CHECKPOINT_SECONDS": "0", "ABSLD_TEST_MARK": str(out), "ABSLD_FAULT": fault, **more}
+        line = [sys.executable, "-m", "absld_search.run", *words, "--out", str(out)]
         with open(self.log, "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 line,
@@ -67,16 +69,30 @@ class Driver:
 
 
 @contextmanager
-def driver(out: Path, fault: str = "") -> Iterator[Driver]:
+def driver(out: Path, fault: str = "", words: Sequence[str] = WORDS, **more: str) -> Iterator[Driver]:
     """A start that is ended with everything it started, whatever the test does."""
-    started = Driver(out, fault)
+    with swept(out):
+        started = Driver(out, fault, words, **more)
+        try:
+            yield started
+        finally:
+            _kill([started.process.pid])
+            started.process.wait()
+
+
+@contextmanager
+def swept(out: Path) -> Iterator[None]:
+    """Nothing of a driver in `out` lives on."""
     try:
-        yield started
+        yield
     finally:
-        for pid in (started.process.pid, *pids(out)):
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        started.process.wait()
+        _kill(pids(out))
+
+
+def _kill(found: list[int]) -> None:
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def pids(out: Path, name: str = "") -> list[int]:
@@ -124,19 +140,28 @@ def until_done(out: Path, kills: int) -> None:
 
 
 def k2(out: Path, number: int) -> int:
-    """SIGKILL of the driver, twice, at a moment of its own each time."""
+    """SIGKILL of the driver, four times: amid a training, or (a third of them) by the clock, while it starts.
+
+    Every other time its orphans, Ray's servers and workers amid an epoch, are left to the next start.
+    """
     rng, kills = random.Random(number), 0
-    for _ in range(2):
-        with driver(out) as one:
-            one.training()
-            time.sleep(rng.uniform(0, 3))
+    with swept(out):
+        for turn in range(4):
+            one = Driver(out)
+            if rng.random() < 2 / 3:
+                one.training()
+                time.sleep(rng.uniform(0, 3))
+            else:
+                time.sleep(rng.uniform(0, 20))
             if one.process.poll() is None:
                 one.process.kill()
                 kills += 1
             one.ended()
-        if (out / STUDY / "study.db").exists():
-            check(out / STUDY, settled=False)
-    return kills
+            if turn % 2:
+                _kill(pids(out))
+                if (out / STUDY / "study.db").exists():
+                    check(out / STUDY, settled=False)
+        return kills
 
 
 def k3(out: Path, number: int) -> int:
@@ -171,19 +196,18 @@ def k4(out: Path, number: int) -> int:
 
 
 def k5(out: Path, number: int) -> int:
-    """SIGKILL of a worker: by its pid (even), or at the end of its k-th epoch, before anything is kept (odd)."""
-    rng, kills = random.Random(number), 0
+    """SIGKILL of workers: of all by their pids, twice (even), or at the end of the k-th epoch of each, before anything
+    is kept (odd)."""
+    rng = random.Random(number)
     with driver(out, f"worker.epoch:{rng.randint(11, EPOCHS - 2)}" if number % 2 else "") as one:
-        if number % 2 == 0:
-            assert one.training(), one.said()[-3000:]
+        for _ in range(0 if number % 2 else 2):  # a third loss would end a training for this start
+            if not one.training():
+                break
             time.sleep(rng.uniform(0, 2))
-            for pid in pids(out, "ray::ImplicitFunc")[:1]:
-                os.kill(pid, signal.SIGKILL)
-                kills += 1
+            _kill(pids(out, "ray::ImplicitFunc"))
         code = one.ended()
         assert code == 0, f"{code}\n{one.said()[-3000:]}"
-        if kills or number % 2:
-            assert "its worker died (attempt 1); it is tried again" in one.said(), one.said()[-3000:]
+        assert "its worker died (attempt 1); it is tried again" in one.said(), one.said()[-3000:]
     ledger = Ledger(f"sqlite:///{out / STUDY / 'study.db'}", STUDY)
     losses = [row["losses"] for row in ledger.trainings()]
     assert all(row["attempts"] == row["losses"] + 1 for row in ledger.trainings()), losses
@@ -233,6 +257,30 @@ def s4_ray(out: Path, number: int) -> int:
     return 1
 
 
+def p2(out: Path, number: int) -> int:
+    """A real MLflow server killed for a minute amid trainings: they go on, and afterwards it has every point once."""
+    from tests.search.test_mirroring import mlflow_server
+
+    place = out.parent / "server"
+    place.mkdir()
+    words = ["temperature_lr", "--smoke", "--trials", "4", "--seeds", "2", "--set", "epochs=40"]
+    with mlflow_server(place) as server, driver(out, words=words, MLFLOW_TRACKING_URI=server.uri) as one:
+        assert one.training(), one.said()[-3000:]
+        time.sleep(random.Random(number).uniform(0, 5))
+        server.kill()
+        before = sum(map(len, lines(out).values()))
+        time.sleep(AWAY_SECONDS)
+        after = sum(map(len, lines(out).values()))
+        server.process = server.start()
+        assert one.ended() == 0, one.said()[-3000:]
+        for word in ("is away; the study goes on", "answers again and is up to date"):
+            assert word in one.said(), one.said()[-3000:]
+        assert after > before, "training waited for MLflow"
+        check(out / STUDY, settled=True, mlflow=place / "mlflow.db")
+    print(f"MLflow away for {AWAY_SECONDS} s: {after - before} epochs meanwhile", file=sys.stderr)
+    return 1
+
+
 def one_after_another(out: Path, number: int) -> int:
     """Every way to end before the time on one study: cheap enough for every change."""
     return k6(out, 0) + k4(out, number) + k3(out, 1) + d1(out, 0)
@@ -262,8 +310,10 @@ ROUNDS: dict[str, Callable[[Path, int], int]] = {
     "K6": k6,
     "D1": d1,
     "S4-ray": s4_ray,
+    "P2": p2,
     "ALL": one_after_another,
 }
+TO_THE_END = ("P2",)  # rounds that look at their study themselves, and need no other start
 
 
 def play(name: str, number: int, place: Path) -> int:
@@ -271,6 +321,7 @@ def play(name: str, number: int, place: Path) -> int:
     place = place / f"{name}-{number}"
     place.mkdir(parents=True)
     injected = ROUNDS[name](place / "runs", number)
-    until_done(place / "runs", injected)
+    if name not in TO_THE_END:
+        until_done(place / "runs", injected)
     shutil.rmtree(place)
     return injected

@@ -16,7 +16,10 @@ import torch
 
 from absld_search.core import checkpoints, faults
 from absld_search.search import ownership
-from absld_search.search.ledger import COMPLETE, Ledger
+from absld_search.search.halving import epochs_of
+from absld_search.search.ledger import COMPLETE, INFEASIBLE, Ledger
+from absld_search.search.plan import Plan
+from absld_search.search.queue import CONFIRM, Queue
 from tests.faults import fake
 from tests.faults.invariants import check
 
@@ -66,10 +69,27 @@ def ended(pid: int, seconds: float | None = None) -> int:
 
 def k1(out: Path, number: int) -> int:
     """Kill the driver by the clock (even numbers) or at a named point (odd); start again until done. The kills."""
-    rng, made, kills = random.Random(number), fake.study(out), 0
+    made = fake.study(out)
+    kills = _killed_until_done(made, number)
+    _whole(made.folder, kills)
+    return kills
+
+
+def k1_rungs(out: Path, number: int) -> int:
+    """K1 of a study with rungs, a race and a constraint."""
+    made = fake.study(out, **fake.STAGES)
+    kills = _killed_until_done(made, number, most=30, seconds=3.0)
+    _trained_once(made.folder, kills)
+    _nothing_is_left(made)
+    return kills
+
+
+def _killed_until_done(made: Plan, number: int, most: int = 6, seconds: float = 1.5) -> int:
+    """Three starts that are killed, at a point's passing up to `most` or within `seconds`, then starts to the end."""
+    rng, kills = random.Random(number), 0
     for attempt in range(100):
-        point = f"{rng.choice(POINTS)}:{rng.randint(1, 6)}" if number % 2 and attempt < 3 else ""
-        delay = rng.uniform(0, 1.5) if number % 2 == 0 and attempt < 3 else None
+        point = f"{rng.choice(POINTS)}:{rng.randint(1, most)}" if number % 2 and attempt < 3 else ""
+        delay = rng.uniform(0, seconds) if number % 2 == 0 and attempt < 3 else None
 
         def work(point: str = point) -> None:
             faults.arm(point)
@@ -79,23 +99,44 @@ def k1(out: Path, number: int) -> int:
         if (made.folder / "study.db").exists():
             check(made.folder, settled=code == 0)
         if code == 0 and attempt >= 3:
-            break
+            return kills
         kills += code == KILLED
         assert code in (0, KILLED), f"exit code {code}"
-    _whole(made.folder, kills)
-    return kills
+    raise AssertionError("not done after a hundred starts")
+
+
+def _nothing_is_left(made: Plan) -> None:
+    """Each arm has all its trials, one that was trained to its end at least, and its choice's fresh seeds."""
+    ledger = Ledger(made.request.storage, made.request.study)
+    for arm in made.arms:
+        trials = ledger.trials(arm=arm.name)
+        assert len(trials) == arm.trials and {trial["state"] for trial in trials} & {COMPLETE, INFEASIBLE}
+        feasible = [trial for trial in trials if trial["state"] == COMPLETE]
+        fresh = [ledger.trainings(config=trial["config"], stage=CONFIRM) for trial in trials if trial["confirmed"]]
+        assert bool(fresh) == bool(feasible), f"{arm.name}: a choice without fresh seeds, or the other way round"
+        assert all(len(rows) == made.request.seeds for rows in fresh)
+    before = {row["training"] for row in ledger.trainings()}
+    assert not Queue(made, ledger).ready(), "there was something left to do"
+    assert {row["training"] for row in ledger.trainings()} == before
+    ledger.engine.dispose()
 
 
 def _whole(folder: Path, kills: int) -> None:
-    """Exactly the trainings that were asked for, each trained once, but for the epoch that a kill cut off."""
+    """Exactly the trainings that were asked for, each trained once."""
+    _trained_once(folder, kills)
+    assert len(fake.marks(folder)) == fake.TRAININGS
+
+
+def _trained_once(folder: Path, kills: int) -> None:
+    """Every training complete and trained once, but for the epoch that a kill cut off."""
     ledger = Ledger(f"sqlite:///{folder / 'study.db'}", folder.name)
-    trainings = ledger.trainings()
-    assert [row["state"] for row in trainings] == [COMPLETE] * fake.TRAININGS, trainings
+    trainings = {row["training"]: row for row in ledger.trainings()}
+    assert {row["state"] for row in trainings.values()} == {COMPLETE}, trainings
     epochs = fake.marks(folder)
-    assert set(epochs) == {row["training"] for row in trainings}
+    assert set(epochs) == set(trainings)
     again = 0
     for key, seen in epochs.items():
-        assert sorted(set(seen)) == list(range(1, fake.EPOCHS + 1)), (key, seen)
+        assert sorted(set(seen)) == list(range(1, epochs_of(trainings[key]) + 1)), (key, seen)
         assert seen == sorted(seen), f"{key} went back: {seen}"
         again += len(seen) - len(set(seen))
     assert again <= kills, f"{again} epochs were repeated after {kills} kills"
@@ -176,7 +217,13 @@ def _whole_in(folder: Path, database: Path) -> None:
     ledger.engine.dispose()
 
 
-ROUNDS: dict[str, Callable[[Path, int], int]] = {"K1": k1, "K7": k7, "S4": s4, "S4-apart": s4_apart}
+ROUNDS: dict[str, Callable[[Path, int], int]] = {
+    "K1": k1,
+    "K1-rungs": k1_rungs,
+    "K7": k7,
+    "S4": s4,
+    "S4-apart": s4_apart,
+}
 
 
 def play(name: str, number: int, place: Path) -> int:

@@ -2,7 +2,7 @@
 
 Every second the driver's memory and open files are written down. At the end every invariant must hold, and what a
 driver takes after the same number of seconds must not grow with the study. `--ray` runs the real command; without it
-the ledger, the queue and the files alone, which is many times faster.
+the ledger, the queue and the files alone, which is many times faster. Run again with more trials, it goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from absld_search.search.ledger import COMPLETE, FAILED, Ledger
+from absld_search.search.ledger import FINAL, Ledger
 from tests.faults.invariants import check
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def main(trials: int, every: float, ray: bool, out: Path) -> None:
     line = command(trials, ray, out)
     samples, lives, code, rng = [], 0, None, random.Random(0)
     while code != 0:
-        code, seen = live(line, rng.uniform(every / 2, every * 3 / 2))
+        code, seen = live(line, out, rng.uniform(every / 2, every * 3 / 2))
         samples += [(lives, *sample) for sample in seen]
         lives += 1
         assert code in (0, 3, -9), f"the driver ended with {code}"
@@ -56,18 +56,28 @@ def command(trials: int, ray: bool, out: Path) -> list[str]:
     return [sys.executable, "-c", ALONE.format(out=str(out), trials=trials)]
 
 
-def live(line: list[str], seconds: float) -> tuple[int, list[tuple[int, int, int]]]:
-    """One life of the driver: its exit code, and (second, resident KiB, open files) as long as it lived."""
+def live(line: list[str], out: Path, seconds: float) -> tuple[int, list[tuple[int, int, int]]]:
+    """One life of the driver: its exit code, and (second, resident KiB, open files) as long as it lived.
+
+    It is killed `seconds` after it has finished a training, since on a busy machine Ray alone may take longer to start.
+    """
     process, seen = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL), []
-    began = time.monotonic()
+    before, deadline = finished(out), float("inf")
     while process.poll() is None:
-        if time.monotonic() - began > seconds:
+        if deadline == float("inf") and finished(out) > before:
+            deadline = time.monotonic() + seconds
+        if time.monotonic() > deadline:
             process.kill()
             return process.wait(), seen
         time.sleep(1)
         if (sample := sampled(process.pid)) is not None:
             seen.append((len(seen), *sample))
     return process.returncode, seen
+
+
+def finished(out: Path) -> int:
+    """Trainings that have left their result."""
+    return len(list(out.glob("*/trainings/*/result.json")))
 
 
 def sampled(pid: int) -> tuple[int, int] | None:
@@ -82,9 +92,10 @@ def sampled(pid: int) -> tuple[int, int] | None:
 
 def summary(folder: Path, samples: list[tuple[int, int, int, int]], lives: int) -> dict[str, object]:
     """Numbers of the soak, after every invariant has been looked at."""
-    check(folder, settled=True)
+    mirror = folder.parent / "mlflow.db"
+    check(folder, settled=True, mlflow=mirror if mirror.exists() else None)
     trials = Ledger(f"sqlite:///{folder / 'study.db'}", folder.name).trials()
-    ended = sum(trial["state"] in (COMPLETE, FAILED) for trial in trials)
+    ended = sum(trial["state"] in FINAL for trial in trials)
     aged = [sample for sample in samples if sample[1] >= 8]  # imports are over by then
     early = [sample for sample in aged if sample[0] < lives / 3] or aged
     late = [sample for sample in aged if sample[0] >= lives * 2 / 3] or aged

@@ -1,7 +1,8 @@
 """The same faults on stock Ray Tune + OptunaSearch + MLflowLoggerCallback, set up as their manuals say.
 
 `python -m tests.faults.stock measure kill --rounds 5` kills the driver and restores it with `Tuner.restore`;
-`nan` and `inf` make one objective of one trial undefined; `sigterm` ends it as a scheduler does.
+`nan` and `inf` make one objective of one trial undefined; `sigterm` ends it as a scheduler does; `twice` starts a
+second driver beside the first; `mlflow` kills MLflow's server for a minute.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import click
 
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS, SECONDS = 6, 20, 0.25
+FAULTS = ["kill", "sigterm", "twice", "mlflow", "nan", "inf"]
+SERVER = "STOCK_MLFLOW"  # variable: the server to log to
 
 
 def train(config: dict[str, Any]) -> None:
@@ -57,7 +60,7 @@ def drive(out: Path, bad: str) -> None:
     (out / "marks").mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{out / 'optuna.db'}")
     search = OptunaSearch(metric=["a", "b"], mode=["max", "max"], storage=storage, study_name="stock", seed=0)
-    mlflow = MLflowLoggerCallback(tracking_uri=f"sqlite:///{out / 'mlflow.db'}", experiment_name="stock")
+    mlflow = MLflowLoggerCallback(tracking_uri=os.environ.get(SERVER, store(out)), experiment_name="stock")
     tune.Tuner(
         train,
         param_space={"x": tune.uniform(0, 1), "marks": str(out / "marks"), "bad": bad},
@@ -66,10 +69,15 @@ def drive(out: Path, bad: str) -> None:
     ).fit()
 
 
-def start(out: Path, bad: str = "") -> subprocess.Popen[bytes]:
+def store(out: Path) -> str:
+    return f"sqlite:///{out / 'mlflow.db'}"
+
+
+def start(out: Path, bad: str = "", **more: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **more}
     line = [sys.executable, "-m", "tests.faults.stock", "drive", str(out), "--bad", bad]
     with open(out.parent / f"{out.name}.log", "a", encoding="utf-8") as log:
-        return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def epochs(out: Path) -> list[list[int]]:
@@ -78,13 +86,38 @@ def epochs(out: Path) -> list[list[int]]:
 
 def injected(out: Path, fault: str, rng: random.Random) -> int | None:
     """Do it to a first driver; its exit code."""
+    if fault == "mlflow":
+        return without_mlflow(out)
     process = start(out, fault if fault in ("nan", "inf") else "")
-    if fault in ("kill", "sigterm"):
-        moment = rng.randint(EPOCHS // 2, EPOCHS * TRIALS // 2)
-        while process.poll() is None and sum(map(len, epochs(out))) < moment:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
+    if fault in ("nan", "inf"):
+        return process.wait(timeout=900)
+    under_way(out, process, 1 if fault == "twice" else rng.randint(EPOCHS // 2, EPOCHS * TRIALS // 2))
+    if fault == "twice":
+        second = start(out)
+        codes = process.wait(timeout=900), second.wait(timeout=900)
+        return max(codes)
+    process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
     return process.wait(timeout=900)
+
+
+def under_way(out: Path, process: subprocess.Popen[bytes], moment: int) -> None:
+    """Wait until so many epochs have been trained in all."""
+    while process.poll() is None and sum(map(len, epochs(out))) < moment:
+        time.sleep(0.1)
+
+
+def without_mlflow(out: Path) -> int:
+    """MLflow's server, on a store in `out`, dies amid the run and comes back after a minute."""
+    from tests.faults.ray_rounds import AWAY_SECONDS
+    from tests.search.test_mirroring import mlflow_server
+
+    with mlflow_server(out) as server:
+        process = start(out, **{SERVER: server.uri})
+        under_way(out, process, EPOCHS)
+        server.kill()
+        time.sleep(AWAY_SECONDS)
+        server.process = server.start()
+        return process.wait(timeout=900)
 
 
 def counted(out: Path) -> dict[str, object]:
@@ -94,8 +127,9 @@ def counted(out: Path) -> dict[str, object]:
     study = optuna.load_study(study_name="stock", storage=f"sqlite:///{out / 'optuna.db'}")
     states = Counter(trial.state.name for trial in study.get_trials())
     seen = epochs(out)
-    with sqlite3.connect(out / "mlflow.db") as store:
-        runs = Counter(status for (status,) in store.execute("SELECT status FROM runs"))
+    with sqlite3.connect(out / "mlflow.db") as found:
+        runs = Counter(status for (status,) in found.execute("SELECT status FROM runs"))
+        (points,) = found.execute("SELECT COUNT(*) FROM metrics WHERE key = 'epoch'").fetchone()
     front = [trial.values for trial in study.best_trials]
     return {
         "optuna": dict(states),
@@ -103,7 +137,9 @@ def counted(out: Path) -> dict[str, object]:
         "tune_trials": len(seen),
         "asked_for": TRIALS,
         "epochs_repeated": sum(len(trial) - len(set(trial)) for trial in seen),
+        "epochs_missing": EPOCHS * TRIALS - sum(len(set(trial)) for trial in seen),
         "mlflow_runs": dict(runs),
+        "mlflow_epochs": points,
         "infinite_on_front": sum(any(abs(value) == float("inf") for value in values) for values in front),
     }
 
@@ -122,7 +158,7 @@ def drive_command(out: Path, bad: str) -> None:
 
 
 @main.command()
-@click.argument("fault", type=click.Choice(["kill", "sigterm", "nan", "inf"]))
+@click.argument("fault", type=click.Choice(FAULTS))
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--record", type=click.Path(path_type=Path))
 def measure(fault: str, rounds: int, record: Path | None) -> None:

@@ -324,6 +324,28 @@ def test_too_little_room_is_refused_before_anything_is_created(tmp_path: Path, m
         preflight.check(made)
 
 
+def test_a_file_system_that_machines_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's locks are no good on many of them, so doctor and the plan say so."""
+    from absld_search.search import checks, describe
+
+    shared = tmp_path / "a share"
+    shared.mkdir()
+    mounts, escaped = tmp_path / "mounts", str(shared.resolve()).replace(" ", "\\040")
+    lines = ["/dev/sda / ext4 rw 0 0", f"server:/export {escaped} nfs4 rw 0 0", f"tmpfs {escaped}/own tmpfs rw 0 0"]
+    mounts.write_text("\n".join(lines))
+    monkeypatch.setattr(database, "MOUNTS", mounts)
+    kinds = {
+        place: database.network_file_system(place) for place in (shared / "not yet", shared / "own" / "x", tmp_path)
+    }
+    assert list(kinds.values()) == ["nfs4", "", ""]
+    monkeypatch.setattr(database, "MOUNTS", tmp_path / "none")  # another system
+    assert database.network_file_system(shared) == ""
+    monkeypatch.setattr(database, "MOUNTS", mounts)
+    assert checks._file_system(shared).state == "warning" and checks._file_system(tmp_path).state == "ok"
+    assert "--out is on nfs4" in describe.opening(fake.study(shared))
+    assert "--out is on" not in describe.opening(fake.study(shared, storage="postgresql://host/x"))
+
+
 def test_study_json_stays_whole_when_the_tables_are_killed(done: Path) -> None:
     before = json.loads((done / "study.json").read_text())
     made = fake.study(done.parent)

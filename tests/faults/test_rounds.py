@@ -17,7 +17,7 @@ FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "rounds"), [("K1", 6), ("K7", 30), ("S4", 4), ("S4-apart", 2)])
+@pytest.mark.parametrize(("fault", "rounds"), [("K1", 6), ("K1-rungs", 2), ("K7", 30), ("S4", 4), ("S4-apart", 2)])
 def test_rounds_of_a_fault_break_no_invariant(fault: str, rounds: int, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "tests.faults.run", fault, "--rounds", str(MANY or rounds)]
     environment = {**os.environ, "TMPDIR": FAST or str(tmp_path)}
