@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from absld_search.search import fronts
-from absld_search.words import UsageError
 
 STOPPING = ("none", "asha", "mo-asha")
 ETA = 3
@@ -45,24 +44,6 @@ class Rules:
     eta: int = ETA
     held_back: frozenset[int] = frozenset()  # which of the objectives
     floor: float = 0.0
-
-
-def budgets(kind: str, epochs: int, eta: int = ETA, grace: int | None = None) -> tuple[int, ...]:
-    """The rungs' epochs, ascending: `epochs` divided by eta until `grace`. Raises: UsageError.
-
-    `grace`: the shortest training; by default a ninth of the longest with eta = 3, that is two rungs below it.
-    """
-    if eta < 2:
-        raise UsageError(f"--eta must be at least 2, not {eta}.")
-    if grace is not None and not 1 <= grace <= epochs:
-        raise UsageError(f"--grace must be from 1 to the {epochs} epochs of a whole training, not {grace}.")
-    if kind == "none":
-        return (epochs,)
-    least = max(1, round(epochs / eta**2)) if grace is None else grace
-    found = [epochs]
-    while (shorter := round(found[0] / eta)) >= least and shorter < found[0]:
-        found.insert(0, shorter)
-    return tuple(found)
 
 
 class Place(NamedTuple):

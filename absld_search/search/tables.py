@@ -9,9 +9,9 @@ from typing import Any
 
 from absld_search import __version__
 from absld_search.core import data, results
+from absld_search.search.choices import chosen_trials, front_trials
 from absld_search.search.ledger import Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import chosen_trials, front_trials
 
 
 def write(plan: Plan, ledger: Ledger) -> list[str]:

@@ -62,6 +62,9 @@ def test_the_next_seed_goes_to_the_doubtful() -> None:
     assert next_contender(Samples(single)) in ("top", "near"), "the noise is measured on the best"
     assert next_contender(Samples(single, frozenset(single))) is None
     assert next_contender(Samples({"one": gains["top"]})) is None
+    spent = dict.fromkeys(gains, racing.MOST_SEEDS)
+    assert next_contender(Samples(gains, asked=spent), NOISE) is None, "seeds that failed were seeds"
+    assert next_contender(Samples(single, asked=spent)) is None
 
 
 def test_half_the_evaluations_for_the_same_front() -> None:
@@ -91,3 +94,20 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
         assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
         mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
         assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"
+
+
+def test_seeds_that_fail_end_a_race_and_are_said(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+    made = plan(tmp_path, space=space, trials=3, seeds=1, race=True, storage="sqlite://")
+    here = Queue(made, Ledger(made.request.storage, "study"))
+    while (row := here.take()) is not None:
+        lost = row["stage"] == "race"
+        metrics = None if lost else pretend(row["job"])
+        here.done(row["training"], metrics, "nonfinite:loss@1" if lost else "", epochs=2, seconds=0.1)
+    raced = here.ledger.trainings(stage="race")
+    counts = {trial["trial"]: sum(r["config"] == trial["config"] for r in raced) for trial in here.ledger.trials()}
+    assert raced and max(counts.values()) <= racing.MOST_SEEDS - 1
+    for trial in here.ledger.trials():
+        count = counts[trial["trial"]]
+        assert trial["state"] == COMPLETE
+        assert trial["reason"] == (f"{count} of {count} more seeds failed" if count else "")
