@@ -207,10 +207,10 @@ class Queue:
         means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
         values = {name: means[name] for name in self.plan.objectives} if means else None
         broken = constraints.broken(self.plan.constraints, means) if means else ""
-        if means and len(raced) < len(race):
-            reason = f"{len(race) - len(raced)} of {len(race)} more seeds failed"
+        lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
         state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
-        self.ledger.finish_trial(trial["trial"], state=state, reason=reason or broken, objectives=values)
+        said = "; ".join(filter(None, [reason, broken, lost]))
+        self.ledger.finish_trial(trial["trial"], state=state, reason=said, objectives=values)
         self._tell(trial, values, constraints.violations(self.plan.constraints, means))
 
     def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
