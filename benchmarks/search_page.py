@@ -73,7 +73,16 @@ def racing(found: Row) -> str:
 
 def queue(found: Row) -> str:
     """What a trial costs the driver."""
-    head = ["driver", "sampler", "stopping", "trials", "ms a trial", "first hundred", "last hundred", "memory, MiB more"]
+    head = [
+        "driver",
+        "sampler",
+        "stopping",
+        "trials",
+        "ms a trial",
+        "first hundred",
+        "last hundred",
+        "memory, MiB more",
+    ]
     return _table(head, [
         [row["way"], row["sampler"], row["stopping"], str(row["trials"]), f"{row['milliseconds']:.1f}",
          f"{row['hundreds'][0]:.1f}", f"{row['hundreds'][-1]:.1f}", f"{row['megabytes']:.0f}"]

@@ -28,10 +28,11 @@ def share(plan: Plan) -> float | None:
 
 def epochs(row: Row, budgets: Sequence[int]) -> int:
     """Epochs that a training of an arm with these rungs had to train: a promoted trunk has some behind it."""
-    config = TrialConfig.from_dict(row["job"])
-    length = config.schedule.epochs
-    paid = rungs.paid(rungs.whole_of(config), budgets) if length in budgets else []
-    return paid[list(budgets).index(length)] if paid else length
+    length = int(row["job"]["schedule"]["epochs"])
+    if length not in budgets or row["job"]["schedule"].get("kind") != "wsd":
+        return length
+    whole = rungs.whole_of(TrialConfig.from_dict(row["job"]))
+    return rungs.paid(whole, budgets)[list(budgets).index(length)]
 
 
 class Costs:

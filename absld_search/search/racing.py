@@ -112,7 +112,8 @@ def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) ->
     noise = pooled(gains.values()) if noise is None else noise
     if not noise.freedom:
         noise = Noise(np.zeros((next(iter(gains.values())).shape[1],) * 2), 0)
-    found = 1 - beaten(draws(gains, noise)).any(axis=2).mean(axis=0)
+    sides = ["max"] * len(noise.covariance)
+    found = np.mean([fronts.non_dominated(each, sides) for each in draws(gains, noise)], axis=0)
     return dict(zip(gains, map(float, found), strict=True))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from absld_search.search import racing
+from absld_search.search import racing, tables
 from absld_search.search.ledger import COMPLETE, Ledger
 from absld_search.search.queue import RACE_SEEDS_FROM, Queue
 from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
@@ -94,6 +94,13 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
         assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
         mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
         assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"
+    spent = tables._spent(made, here.ledger.trials(), here.ledger.trainings())
+    assert sum(each["seeds"] for each in spent.values()) == 3 + len(raced)
+    assert sum(each["seconds"] for each in spent.values()) == pytest.approx(0.1 * (3 + len(raced)))
+    (length,) = {row["job"]["schedule"]["epochs"] for row in raced}
+    assert all(each["epochs"] == length * each["seeds"] for each in spent.values())
+    assert all(0 <= each["front_probability"] <= 1 for each in spent.values())
+    assert max(each["front_probability"] for each in spent.values()) > 0.5
 
 
 def test_seeds_that_fail_end_a_race_and_are_said(tmp_path: Path) -> None:
