@@ -1,9 +1,8 @@
 """Every space that comes with the project, on digits as --smoke has them, through Ray: one Ray for all of them.
 
 Those that differ most in what they need go the whole way, by the command, with MLflow and the report; the others are
-trained, judged and written down by the same driver, which is what differs between spaces. ABSLD_TEST_EVERY_SPACE=1 sends
-all of them the whole way, which takes minutes. `search/test_spaces.py` runs every space through the queue, without
-training.
+trained, judged and written down by the same driver: what differs between spaces. With ABSLD_TEST_EVERY_SPACE=1 all of
+them go the whole way, which takes minutes. `search/test_spaces.py` runs every space through the queue, untrained.
 """
 
 from __future__ import annotations
