@@ -85,7 +85,8 @@ def queue(found: Row) -> str:
     ]
     return _table(head, [
         [row["way"], row["sampler"], row["stopping"], str(row["trials"]), f"{row['milliseconds']:.1f}",
-         f"{row['hundreds'][0]:.1f}", f"{row['hundreds'][-1]:.1f}", f"{row['megabytes']:.0f}"]
+         f"{row['hundreds'][0]:.1f}", f"{row['hundreds'][-1]:.1f}",
+         *(f"{held:.0f}" for held in (row["memory"][1], row["memory"][-1]))]
         for row in found["rows"]
     ])  # fmt: skip
 

@@ -80,6 +80,8 @@ class Halving:
 
     def promotion(self, more: bool) -> tuple[Row, int] | None:
         """The trial that deserves a longer training, and its epochs; `more`: new trials can still come."""
+        if self.rules.kind == "none" and len(self.whole) == len(self.asked):
+            return None  # all have it already
         outcomes = [self.outcomes[key] for key in sorted(self.outcomes)]
         failed = {each.trial for each in outcomes if each.values is None}
         last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned
