@@ -29,7 +29,7 @@ def read(out: Path, name: str) -> dict[str, Any]:
 def write(out: Path, name: str, found: Row) -> None:
     """Keep it, and show it on the page where `out` is the page's own folder."""
     timing.write(out, name, found)
-    if out == RESULTS and PAGE.exists():
+    if out.resolve() == RESULTS.resolve() and PAGE.exists():
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), name, TABLES[name](found)), encoding="utf-8")
 
 
