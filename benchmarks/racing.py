@@ -10,12 +10,15 @@ between equals counts for nobody.
 from __future__ import annotations
 
 import statistics
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from scipy.stats import binomtest
 
 from absld_search.search import fronts, racing
+from benchmarks import search_page
 
 SIDES = ("max", "max")
 NOISE = np.array([0.04, 0.015])  # standard deviation over seeds
@@ -84,6 +87,18 @@ def compare(repetitions: int, count: int = 20, seeds: int = 8, most: int = racin
     }
 
 
+def summary(found: dict[str, list[Result]], configurations: int) -> list[dict[str, Any]]:
+    """A row for each procedure; the interval of an error rate is Wilson's, at 95 %."""
+    rows = []
+    for name, results in found.items():
+        spent, wrongs = [result.evaluations for result in results], sum(result.wrong for result in results)
+        low, high = binomtest(wrongs, len(results)).proportion_ci(method="wilson")
+        row = {"configurations": configurations, "procedure": name, "n": len(results), "wrong": wrongs / len(results)}
+        row |= {"interval": (float(low), float(high)), "least": min(spent), "most": max(spent)}
+        rows.append({**row, "evaluations": statistics.mean(spent)})
+    return rows
+
+
 @click.command()
 @click.option("--repetitions", default=200, show_default=True)
 @click.option("--configurations", default=20, show_default=True)
@@ -91,14 +106,15 @@ def compare(repetitions: int, count: int = 20, seeds: int = 8, most: int = racin
 @click.option("--most", default=racing.MOST_SEEDS, show_default=True, help="Of one configuration, in the race.")
 @click.option("--slack", default=0.5, show_default=True, help="In standard deviations of one seed.")
 @click.option("--delta", default=racing.DELTA, show_default=True)
-def main(repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float) -> None:
-    """Evaluations and error rates, with the standard error of the latter."""
-    for name, found in compare(repetitions, configurations, seeds, most, slack, delta).items():
-        rate = statistics.mean(result.wrong for result in found)
-        spent = sorted(result.evaluations for result in found)
-        error = (rate * (1 - rate) / repetitions) ** 0.5
-        click.echo(f"{name:<8}{statistics.mean(spent):7.1f} evaluations [{spent[0]} to {spent[-1]}]  "
-                   f"wrong front {rate:.3f} +- {error:.3f}  n={repetitions}")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=search_page.RESULTS, show_default=False)
+def main(repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float, out: Path) -> None:
+    """Evaluations and error rates, into docs/results/search/racing.json and docs/search.md."""
+    rows = summary(compare(repetitions, configurations, seeds, most, slack, delta), configurations)
+    kept = [row for row in search_page.read(out, "racing").get("rows", []) if row["configurations"] != configurations]
+    rows = sorted([*kept, *rows], key=lambda row: row["configurations"])
+    found = {"seeds": seeds, "most": most, "slack": slack, "delta": delta, "rows": rows}
+    search_page.write(out, "racing", found)
+    click.echo(search_page.racing(found))
 
 
 if __name__ == "__main__":

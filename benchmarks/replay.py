@@ -12,15 +12,16 @@ depends on timing.
 
 Ray's pair is treated well: its rungs rank by trainings whose schedule ended there, which a training cut short can't do,
 and a continued training is charged only the epochs that are new; ours pays for every rung from the start.
+
+Each combination goes into docs/results/search/replay.json when it is done and into docs/search.md; --only does some.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,92 +29,22 @@ from typing import Any
 import click
 import numpy as np
 import optuna
-import pyarrow.parquet as pq
 
-from absld_search.search import fronts, samplers, scheduler
+from absld_search.search import samplers, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.halving import rules as rules_of
 from absld_search.search.plan import Plan
 from absld_search.search.scheduler import Outcome, Rules
 from absld_search.space import Choice, LogUniform
-from benchmarks.replay_record import TABLE, resolved
+from benchmarks import search_page
+from benchmarks.replay_record import TABLE
+from benchmarks.replay_table import OBJECTIVES, Neighbours, Records
 
 SHARE = 0.95
 SAMPLERS = ("random", "tpe", "gp", "nsga2")
-OBJECTIVES = ("robust_cvar", "robust_accuracy")
+BASE, STOCK = "random + none", "Ray: OptunaSearch + ASHA"
 Steps = Iterator[tuple[int, int | None]]  # (epochs of a training, the configuration if that was its whole length)
-
-
-@dataclass
-class Records:
-    """The table: values (N, seeds, rungs, k) of N configurations, more is better."""
-
-    params: list[dict[str, Any]]
-    epochs: tuple[int, ...]
-    values: np.ndarray
-    made: Plan
-
-    @classmethod
-    def read(cls, path: Path, workload: str) -> Records:
-        """Only looks at the end of a training; the curve in between is for other questions."""
-        rows = [row for row in pq.read_table(path).to_pylist() if row["epoch"] == row["schedule"]]
-        epochs = tuple(sorted({row["schedule"] for row in rows}))
-        seeds = 1 + max(row["seed"] for row in rows)
-        count = 1 + max(row["configuration"] for row in rows)
-        values = np.full((count, seeds, len(epochs), len(OBJECTIVES)), np.nan)
-        params: list[dict[str, Any]] = [{} for _ in range(count)]
-        for row in rows:
-            params[row["configuration"]] = json.loads(row["params"])
-            place = (row["configuration"], row["seed"], epochs.index(row["schedule"]))
-            values[place] = [row[name] for name in OBJECTIVES]
-        return cls(params, epochs, values, resolved(workload, count))
-
-    @property
-    def truth(self) -> np.ndarray:
-        """(N, k): what a whole training is worth, as a mean over seeds."""
-        return self.values[:, :, -1].mean(axis=1)
-
-    def covered(self, configurations: list[int]) -> float:
-        """Their share of the hypervolume of all."""
-        sides, worst = ["max"] * len(OBJECTIVES), self.truth.min(axis=0)
-        return fronts.hypervolume(self.truth[configurations], sides, worst) / fronts.hypervolume(
-            self.truth, sides, worst
-        )
-
-
-@dataclass
-class Neighbours:
-    """Recorded configurations by nearness, each handed out once."""
-
-    records: Records
-    left: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        (self.arm,) = self.records.made.arms
-        self.left = set(range(len(self.records.params)))
-        self.places = np.array([self._place(params) for params in self.records.params])
-
-    def _place(self, params: dict[str, Any]) -> list[float]:
-        """A point in the unit cube; a choice is one axis per option, what does not exist is in the middle."""
-        found: list[float] = []
-        for name, how in self.arm.tuned.items():
-            if isinstance(how, Choice):
-                found += [float(params.get(name) == option) / np.sqrt(2) for option in how.options]
-            elif name not in params:
-                found.append(0.5)
-            else:
-                scale = np.log if isinstance(how, LogUniform) else float
-                low, high, here = scale(how.low), scale(how.high), scale(params[name])  # type: ignore[union-attr]
-                found.append(float((here - low) / (high - low)))
-        return found
-
-    def take(self, params: dict[str, Any]) -> int:
-        """The nearest that is left."""
-        left = sorted(self.left)
-        distances = np.linalg.norm(self.places[left] - self._place(params), axis=1)
-        nearest = left[int(distances.argmin())]
-        self.left.remove(nearest)
-        return nearest
+Row = dict[str, Any]
 
 
 def ours(records: Records, sampler: str, stopping: str, seed: int) -> Steps:
@@ -150,8 +81,6 @@ def ours(records: Records, sampler: str, stopping: str, seed: int) -> Steps:
 
 def _with(made: Plan, sampler: str) -> Plan:
     """The plan with another sampler and the objectives that are compared."""
-    from dataclasses import replace
-
     return replace(made, sampler=sampler, objectives=dict.fromkeys(OBJECTIVES, "max"))
 
 
@@ -208,9 +137,19 @@ def epochs_needed(records: Records, steps: Steps, share: float = SHARE) -> int:
 
 def interval(values: list[int]) -> tuple[float, float]:
     """95 % bootstrap interval of the median."""
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(2000))
-    return medians[49], medians[1949]
+    medians = np.sort(_medians(values, seed=0))
+    return float(medians[49]), float(medians[1949])
+
+
+def ratio(values: list[int], base: list[int]) -> tuple[float, float, float]:
+    """Median / median of `base`, and its 95 % bootstrap interval."""
+    drawn = np.sort(_medians(values, seed=1) / _medians(base, seed=2))
+    return statistics.median(values) / statistics.median(base), float(drawn[49]), float(drawn[1949])
+
+
+def _medians(values: list[int], seed: int) -> np.ndarray:
+    draw = random.Random(seed)
+    return np.array([statistics.median(draw.choices(values, k=len(values))) for _ in range(2000)])
 
 
 def combinations(gp: int, repetitions: int) -> dict[str, tuple[Callable[[Records, int], Steps], int]]:
@@ -223,7 +162,18 @@ def combinations(gp: int, repetitions: int) -> dict[str, tuple[Callable[[Records
         for sampler in SAMPLERS
         for stopping in scheduler.STOPPING
     }
-    return {**found, "Ray: OptunaSearch + ASHA": (stock, repetitions)}
+    return {**found, STOCK: (stock, repetitions)}
+
+
+def summary(needed: dict[str, list[int]]) -> list[Row]:
+    """A row for each combination: median, its interval, how often, and what it is of random's and of the stock's."""
+    rows = []
+    for name, values in needed.items():
+        row: Row = {"combination": name, "median": statistics.median(values), "interval": interval(values)}
+        row["n"] = len(values)
+        row |= {f"of {base}": ratio(values, needed[base]) for base in (BASE, STOCK) if base in needed}
+        rows.append(row)
+    return rows
 
 
 @click.command()
@@ -231,19 +181,25 @@ def combinations(gp: int, repetitions: int) -> dict[str, tuple[Callable[[Records
 @click.option("--workload", default="digits", show_default=True)
 @click.option("--repetitions", default=100, show_default=True)
 @click.option("--gp", default=20, show_default=True, help="Repetitions of gp, which is slow.")
-@click.option("--only", default="", help="Only combinations whose name contains this.")
-def main(table: Path, workload: str, repetitions: int, gp: int, only: str) -> None:
+@click.option("--only", default="", help="Only combinations whose name contains this; the others stay as they were.")
+@click.option("--out", type=click.Path(path_type=Path), default=search_page.RESULTS, show_default=False)
+def main(table: Path, workload: str, repetitions: int, gp: int, only: str, out: Path) -> None:
     """Medians and intervals of the epochs that every combination needs."""
     records = Records.read(table, workload)
-    click.echo(f"{len(records.params)} configurations, {records.values.shape[1]} seeds, rungs {records.epochs}; "
-               f"all trained whole: {len(records.params) * records.epochs[-1]} epochs")  # fmt: skip
-    base = None
-    for name, (replay, count) in combinations(gp, repetitions).items():
-        if only in name:
-            needed = [epochs_needed(records, replay(records, seed)) for seed in range(count)]
-            median, (low, high) = statistics.median(needed), interval(needed)
-            base = base or median
-            click.echo(f"{name:<28}{median:8.0f} epochs  [{low:.0f}, {high:.0f}]  n={count}  {median / base:5.2f} of the first")  # fmt: skip  # noqa: E501
+    facts: Row = {"configurations": len(records.params), "seeds": records.values.shape[1], "rungs": records.epochs}
+    facts |= {"share": SHARE, "repetitions": repetitions, "all_trained": len(records.params) * records.epochs[-1]}
+    click.echo(f"{facts}")
+    before = search_page.read(out, "replay")
+    same = all(before.get(key) == (list(value) if key == "rungs" else value) for key, value in facts.items())
+    needed: dict[str, list[int]] = before["needed"] if same else {}
+    every = combinations(gp, repetitions)
+    for name in [name for name in every if only in name]:
+        replay, count = every[name]
+        needed[name] = [epochs_needed(records, replay(records, seed)) for seed in range(count)]
+        needed = {each: needed[each] for each in every if each in needed}
+        rows = summary(needed)
+        search_page.write(out, "replay", {**facts, "rows": rows, "needed": needed})
+        click.echo(search_page.line(next(row for row in rows if row["combination"] == name)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Configurations are drawn from the whole ABSLD space (Sobol, the papers' defaults first), and each is trained at every
 seed and every rung's length with a schedule of that length. Rows: configuration, parameters, seed, epochs of the
 schedule, epoch looked at, seconds, and what val said. Interrupted, it goes on where it was: a training that is complete
-answers at once.
+answers at once. With --only-complete nothing is trained: the table holds the first configurations that are there whole.
 """
 
 from __future__ import annotations
@@ -79,13 +79,26 @@ def trainings(made: Plan, seeds: int) -> list[tuple[int, Row, TrialConfig]]:
     return found
 
 
-def rows(number: int, params: Row, config: TrialConfig, folder: Path) -> list[Row]:
-    """What a training said, wherever it looked at val."""
+def trained(config: TrialConfig, folder: Path) -> Row:
+    """The metrics of a training, which is trained now unless it is complete; how long that took lies beside it."""
     began = time.monotonic()
-    found = run_trial(config, folder, lambda epoch, metrics: None)
+    found: Row = run_trial(config, folder, lambda epoch, metrics: None)
     took = folder / "seconds"
     if not took.exists():  # of the first time; a complete training answers at once
         took.write_text(str(time.monotonic() - began))
+    return found
+
+
+def complete(todo: list[tuple[int, Row, TrialConfig]], work: Path) -> list[tuple[int, Row, TrialConfig]]:
+    """The trainings of the first configurations, up to one of which something is missing."""
+    missing = (n for n, _, config in todo if not (work / config.key / "seconds").exists())
+    first = next(missing, len(todo))
+    return [each for each in todo if each[0] < first]
+
+
+def rows(number: int, params: Row, config: TrialConfig, folder: Path, found: Row) -> list[Row]:
+    """What a training said, wherever it looked at val."""
+    took = folder / "seconds"
     facts = {"configuration": number, "params": json.dumps(params, sort_keys=True), "seed": config.seed}
     facts |= {"schedule": config.schedule.epochs, "seconds": float(took.read_text())}
     curve = {
@@ -101,25 +114,36 @@ def rows(number: int, params: Row, config: TrialConfig, folder: Path) -> list[Ro
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/replay"), show_default=True)
 @click.option("--table", type=click.Path(path_type=Path), default=TABLE, show_default=False)
-@click.option("--part", default="0/1", show_default=True, help="I/N: this process's share; 0/N writes the table.")
-def main(workload: str, count: int, seeds: int, work: Path, table: Path, part: str) -> None:
+@click.option("--part", default="0/1", show_default=True, help="I/N: this process's share; 0/1 writes the table.")
+@click.option("--only-complete", is_flag=True, help="Train nothing; a table of what is there.")
+def main(workload: str, count: int, seeds: int, work: Path, table: Path, part: str, only_complete: bool) -> None:
     """Record; run several with --part 0/2, 1/2 on several cores, then once more without to write the table."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     made = resolved(workload, count)
-    for teacher in made.teachers():
-        ensure_teacher(made.setting, teacher, "cpu", click.echo, made.folders)
+    if not only_complete:
+        for teacher in made.teachers():
+            ensure_teacher(made.setting, teacher, "cpu", click.echo, made.folders)
     index, parts = map(int, part.split("/"))
     todo, found = trainings(made, seeds), list[Row]()
+    todo = complete(todo, work) if only_complete else todo
     for turn, (number, params, config) in enumerate(todo):
         if turn % parts == index:
-            found += rows(number, params, config, work / config.key)
+            found += rows(number, params, config, work / config.key, trained(config, work / config.key))
             if turn % 50 == 0:
                 click.echo(f"{turn}/{len(todo)}")
     if parts == 1:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(found), table, compression="zstd")
-        click.echo(f"{table.name}: {len(found)} rows, {table.stat().st_size / 1000:.0f} kB, "
-                   f"{sum({(r['configuration'], r['seed'], r['schedule']): r['seconds'] for r in found}.values()):.0f} s of training")  # fmt: skip  # noqa: E501
+        write(found, table)
+
+
+def write(found: list[Row], table: Path) -> None:
+    """The table, and how much training is in it."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(found), table, compression="zstd")
+    seconds = {(row["configuration"], row["seed"], row["schedule"]): row["seconds"] for row in found}
+    click.echo(
+        f"{table.name}: {len(found)} rows, {table.stat().st_size / 1000:.0f} kB, {len(seconds)} trainings, "
+        f"{sum(seconds.values()):.0f} s of training"
+    )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/checks.py": ({"core.files", "search.", ""}, {"packaging"}),
     "absld_search/search/mlflow_view.py": (set(), set()),
     "absld_search/search/tracking.py": ({"search.mlflow_view"}, {"mlflow", "sqlalchemy"}),
-    "absld_search/search/scheduler.py": ({"words", "search.fronts"}, set()),
+    "absld_search/search/scheduler.py": ({"search.fronts"}, set()),
     "absld_search/search/racing.py": ({"search.fronts"}, {"numpy"}),
     "absld_search/search/constraints.py": ({"words"}, set()),
     "absld_search/search/samplers.py": ({"words"}, {"optuna", "optuna_integration", "torch"}),
@@ -136,9 +136,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan"}, set()),
-    "absld_search/search/costs.py": ({"search.ledger", "search.plan"}, set()),
+    "absld_search/search/costs.py": ({"core.config", "core.rungs", "search.ledger", "search.plan"}, set()),
+    "absld_search/search/request.py": ({"space", "search.scheduler"}, set()),
+    "absld_search/search/choices.py": ({"search.fronts", "search.ledger", "search.plan"}, set()),
     "absld_search/search/plan.py": (
-        LIGHT | {CORE, "search.samplers", "search.scheduler", "search.constraints"},
+        LIGHT | {CORE, "search.request", "search.samplers", "search.scheduler", "search.constraints"},
         set(),
     ),
     "absld_search/search/preflight.py": (
@@ -155,7 +157,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
     "absld_search/search/worker.py": (
-        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources"},
+        {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer", "search.resources"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

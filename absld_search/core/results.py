@@ -52,12 +52,19 @@ TRAININGS = _schema(
 )
 
 
+COSTS = {"seeds": WHOLE, "epochs": WHOLE, "seconds": REAL, "front_probability": REAL}
+
+
 def trials_schema(objectives: Iterable[str]) -> pa.Schema:
-    """Schema of the trials table; one nullable column `objective/<name>` per objective."""
+    """Schema of the trials table; one nullable column `objective/<name>` per objective.
+
+    `seeds`: how many its values are means of; `epochs`, `seconds`: what its search has cost, rungs and races included;
+    `front_probability`: of its true mean being on its arm's front, where a second seed tells of the noise.
+    """
     values = {f"objective/{name}": REAL for name in objectives}
     identity = {"trial": TEXT, "arm": TEXT, "number": WHOLE, "config": TEXT}
     flags = {"chosen": FLAG, "pareto": FLAG, "pareto_arm": FLAG}
-    return _schema(values, **identity, **_OUTCOME, params=TEXT, **flags, **values)
+    return _schema({*values, *COSTS}, **identity, **_OUTCOME, params=TEXT, **flags, **COSTS, **values)
 
 
 class Tables(NamedTuple):
@@ -122,6 +129,7 @@ def combine(
     failed = {"state": "FAILED", "reason": "its stored results are missing or damaged"}
     trainings = [{**row, **failed} if row["training"] in unreadable else row for row in trainings]
     _write_table(results / "trainings.parquet", _table(trainings, TRAININGS, "trainings"), "tables")
+    trials = [{**dict.fromkeys(COSTS), **row} for row in trials]
     _write_table(results / "trials.parquet", _table(trials, trials_schema(objectives), "trials"), "tables")
     return unreadable
 

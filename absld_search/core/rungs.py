@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from absld_search.core import checkpoints, records, results
 from absld_search.core.config import TrialConfig
-from absld_search.core.trial import Report, Run, run_trial
+from absld_search.core.trial import Report, Run, Say, log, run_trial
 from absld_search.words import UsageError
 
 
@@ -57,6 +57,17 @@ def at(config: TrialConfig, budget: int) -> TrialConfig:
     return replace(config, schedule=replace(config.schedule, epochs=budget, trunk_epochs=trunk), test=False)
 
 
+def whole_of(config: TrialConfig) -> TrialConfig:
+    """The training that `config` is a rung of, as far as it can be told: a branch's trunk; else `config` itself.
+
+    `at(whole_of(config), config.schedule.epochs)` is `config` again.
+    """
+    trunk = config.schedule.trunk_epochs
+    if not trunk:
+        return config
+    return replace(config, schedule=replace(config.schedule, epochs=trunk, trunk_epochs=0))
+
+
 def check(config: TrialConfig, budgets: Sequence[int]) -> None:
     """Raises: UsageError where a rung would compare configurations by what they do not differ in yet."""
     for budget in budgets:
@@ -75,7 +86,12 @@ def paid(config: TrialConfig, budgets: Sequence[int]) -> list[int]:
 
 
 def run_rung(
-    config: TrialConfig, budget: int, trainings: Path, report: Report, checkpoint_seconds: float = 4.0
+    config: TrialConfig,
+    budget: int,
+    trainings: Path,
+    report: Report,
+    checkpoint_seconds: float = 4.0,
+    say: Say = log.warning,
 ) -> dict[str, float]:
     """The metrics of `config` at `budget`, as `run_trial` gives them; resumable and complete as its are.
 
@@ -88,11 +104,11 @@ def run_rung(
     branches = config.schedule.kind == "wsd" and budget < config.schedule.epochs and leaves > 0
     if branches and results.read_result(folder) is None:
         trunk = trainings / config.key
-        _leave(trunk, _grown(config, leaves, trunk, report, checkpoint_seconds), leaves, folder)
-    return run_trial(asked, folder, report, checkpoint_seconds)
+        _leave(trunk, _grown(config, leaves, trunk, report, checkpoint_seconds, say), leaves, folder)
+    return run_trial(asked, folder, report, checkpoint_seconds, say)
 
 
-def _grown(config: TrialConfig, epoch: int, folder: Path, report: Report, checkpoint_seconds: float) -> Path:
+def _grown(config: TrialConfig, epoch: int, folder: Path, report: Report, checkpoint_seconds: float, say: Say) -> Path:
     """The trunk's checkpoint after `epoch`, trained up to there if it is not."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"), torch.random.fork_rng():
@@ -100,10 +116,10 @@ def _grown(config: TrialConfig, epoch: int, folder: Path, report: Report, checkp
             return there
         torch.set_num_threads(1)
         run = Run(config, folder, report, checkpoint_seconds)
-        checkpoints.go_on(run.trainer, folder, up_to=epoch)
+        checkpoints.go_on(run, folder, up_to=epoch, say=say)
         while run.trainer.epoch < epoch:
             run.on_epoch(run.trainer.run_epoch())
-        return checkpoints.save(folder, epoch, run.trainer.state_dict(), keep=True)
+        return checkpoints.save(folder, epoch, run.state_dict(), keep=True)
 
 
 def _leave(trunk: Path, kept: Path, epoch: int, folder: Path) -> None:

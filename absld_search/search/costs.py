@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from absld_search.core import rungs
+from absld_search.core.config import TrialConfig
 from absld_search.search.ledger import Ledger, Row
 from absld_search.search.plan import Plan
 
@@ -24,11 +26,21 @@ def share(plan: Plan) -> float | None:
     return min(hours) * HOUR / max(tuned, 1) if hours else None
 
 
+def epochs(row: Row, budgets: Sequence[int]) -> int:
+    """Epochs that a training of an arm with these rungs had to train: a promoted trunk has some behind it."""
+    length = int(row["job"]["schedule"]["epochs"])
+    if length not in budgets or row["job"]["schedule"].get("kind") != "wsd":
+        return length
+    whole = rungs.whole_of(TrialConfig.from_dict(row["job"]))
+    return rungs.paid(whole, budgets)[list(budgets).index(length)]
+
+
 class Costs:
     """Seconds and epochs per arm, of the search: read from the ledger once, then kept up."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.share = share(plan)
+        self.budgets = {arm.name: plan.rungs(arm) for arm in plan.arms}
         self.spent = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
         self.trained = dict.fromkeys(self.spent, 0)  # epochs that those seconds bought
         self.under_way = {name: dict[str, int]() for name in self.spent}  # training -> epochs
@@ -45,13 +57,14 @@ class Costs:
 
     def expect(self, arm: str, rows: Iterable[Row]) -> None:
         """Trainings that an arm has asked for."""
-        self.under_way[arm] |= {row["training"]: int(row["job"]["schedule"]["epochs"]) for row in rows}
+        if self.share is not None:
+            self.under_way[arm] |= {row["training"]: epochs(row, self.budgets[arm]) for row in rows}
 
     def add(self, arm: str, row: Row) -> None:
         """A training that has ended."""
-        if epochs := self.under_way[arm].pop(row["training"], 0):
+        if length := self.under_way[arm].pop(row["training"], 0):
             self.spent[arm] += row["seconds"] or 0.0
-            self.trained[arm] += epochs if row["seconds"] else 0
+            self.trained[arm] += length if row["seconds"] else 0
 
     def allows(self, arm: str) -> bool:
         """Whether an arm may start another trial: what runs is counted at what an epoch has cost it so far."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
+BLOCK = 256  # points compared with all others at a time, so that memory is linear in their number
 
 
 def non_dominated(values: Any, directions: Sequence[str]) -> Mask:
@@ -59,12 +60,13 @@ def ranks(values: Any, directions: Sequence[str]) -> NDArray[np.int64]:
     """
     gains = _gains(values, directions)
     found = np.zeros(len(gains), dtype=np.int64)
-    left = np.flatnonzero(np.isfinite(gains).all(axis=1))
-    rank = 0
-    while left.size:
-        front = _undominated(gains[left])
-        found[left[front]] = rank
-        left, rank = left[~front], rank + 1
+    finite = np.flatnonzero(np.isfinite(gains).all(axis=1))
+    beats = _beats(gains[finite, None], gains[None, finite])
+    by, left, rank = beats.sum(axis=0), np.ones(len(finite), dtype=np.bool_), 0  # by: how many of those left beat each
+    while left.any():
+        front = left & (by == 0)
+        found[finite[front]] = rank
+        by, left, rank = by - beats[front].sum(axis=0), left & ~front, rank + 1
     found[~np.isfinite(gains).all(axis=1)] = rank
     return found
 
@@ -77,8 +79,8 @@ def net_order(values: Any, directions: Sequence[str]) -> list[int]:
     the lower index. All values must be finite.
     """
     gains = _gains(values, directions)
-    if not len(gains):
-        return []
+    if len(gains) < 2:
+        return list(range(len(gains)))
     spread = gains.std(axis=0)
     scaled = gains / np.where(spread > 0, spread, 1)
     order = [int(np.argmax(scaled[:, 0]))]
@@ -138,14 +140,10 @@ def _volume(gains: Array) -> float:
 
 def _undominated(gains: Array) -> Mask:
     """Mask (N,) of the finite points (N, k) that no other beats; more is better everywhere."""
-    order = np.lexsort(-gains.T[::-1])  # nothing is beaten by what comes after it
-    mask = np.zeros(len(gains), dtype=np.bool_)
-    front = np.empty((0, gains.shape[1]))
-    for index in order:
-        if not _beats(front, gains[index]).any():
-            mask[index] = True
-            front = np.vstack([front, gains[index]])
-    return mask
+    return np.concatenate(
+        [np.zeros(0, dtype=np.bool_)]
+        + [~_beats(gains[:, None], part[None]).any(axis=0) for part in np.split(gains, range(BLOCK, len(gains), BLOCK))]
+    )
 
 
 def _beats(ones: Array, others: Array) -> Mask:

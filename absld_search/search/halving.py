@@ -1,7 +1,7 @@
 """The rungs of a study, read from its ledger: what `scheduler` decides about, and what follows from it.
 
-A rung's training is the configuration with fewer epochs, at the first search seed: it has a key and a schedule of its
-own, and stands in the ledger under its trial's configuration with the stage `rung`.
+A rung's training is the configuration as `core.rungs` has it at fewer epochs, at the first search seed: it has a key
+and a schedule of its own, and stands in the ledger under its trial's configuration with the stage `rung`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from absld_search.core import rungs
 from absld_search.core.metrics import NAMES
 from absld_search.search import samplers, scheduler
 from absld_search.search.ledger import COMPLETE, FAILED, STOPPED, Ledger, Row
@@ -54,10 +55,10 @@ class Halving:
 
     def jobs(self, words: Mapping[str, Any], epochs: int) -> list[Row]:
         """The trainings of a configuration on the rung of `epochs`."""
-        whole = self.plan.config(words, self.plan.search_seeds[0]).hash
+        whole = self.plan.config(words, self.plan.search_seeds[0])
         if epochs == self.rules.epochs[-1]:
-            return [job(self.plan.config(words, seed), SEARCH, whole) for seed in self.plan.search_seeds]
-        return [job(self.plan.config({**words, "epochs": epochs}, self.plan.search_seeds[0]), RUNG, whole)]
+            return [job(self.plan.config(words, seed), SEARCH, whole.hash) for seed in self.plan.search_seeds]
+        return [job(rungs.at(whole, epochs), RUNG, whole.hash)]
 
     def queued(self, trial: Row, jobs: list[Row]) -> None:
         """A trial has been given these trainings."""
@@ -79,6 +80,8 @@ class Halving:
 
     def promotion(self, more: bool) -> tuple[Row, int] | None:
         """The trial that deserves a longer training, and its epochs; `more`: new trials can still come."""
+        if self.rules.kind == "none" and len(self.whole) == len(self.asked):
+            return None  # all have it already
         outcomes = [self.outcomes[key] for key in sorted(self.outcomes)]
         failed = {each.trial for each in outcomes if each.values is None}
         last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned

@@ -18,9 +18,10 @@ from filelock import FileLock
 from absld_search.core.metrics import NAMES
 from absld_search.core.records import EpochLog
 from absld_search.search.background import Background
+from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import CONFIRM, JUDGED, front_trials
+from absld_search.search.queue import CONFIRM, JUDGED
 from absld_search.search.tracking import Mirror
 from absld_search.words import UsageError, masked
 

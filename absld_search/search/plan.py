@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from absld_search.core import data, metrics
+from absld_search.core import data, metrics, rungs
 from absld_search.core.config import TrialConfig
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
@@ -18,59 +18,13 @@ from absld_search.core.methods.base import knobs
 from absld_search.search import constraints as constraining
 from absld_search.search import samplers, scheduler
 from absld_search.search.constraints import Constraint
+from absld_search.search.request import Arm, Request
 from absld_search.space import Choice, Distribution, LogUniform, SearchSpace, Teachers, Uniform, Value, holds
 from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload
 
 CONFIRM_SEEDS_FROM = 1000  # seed indices that search never uses
 BUDGETED_TRIALS = 1000  # in each arm, where time is the budget and nobody said how many
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the person asked for, in the command line's words. None: not said."""
-
-    space: str
-    question: str
-    workload: str
-    study: str
-    out: Path
-    storage: str
-    tracking_uri: str
-    trials: int | None = None
-    seeds: int | None = None
-    search_seeds: int = 1
-    set: Mapping[str, str] = field(default_factory=dict)
-    sampler: str | None = None
-    constraints: tuple[str, ...] = ()
-    stopping: str = "none"
-    eta: int = scheduler.ETA
-    grace: int | None = None
-    race: bool = False
-    reuse: bool = False
-    time_budget: float | None = None  # hours of training, of all arms together
-    gpu_hours: float | None = None
-    device: str = "cpu"
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
-    max_concurrent: int | None = None
-    address: str | None = None
-    command: str = ""  # that asked for this, without passwords
-    show: str = ""  # the command that opens the front
-    data_dir: str = ""
-    teacher_dir: str = ""
-    forked_from: str = ""  # the study that this one would be, were it not different
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One arm: what is settled, what is searched, how many trials it gets, and which are tried first."""
-
-    name: str
-    words: Mapping[str, Value]
-    tuned: Mapping[str, Distribution]
-    trials: int
-    first: tuple[dict[str, Value], ...]
 
 
 @dataclass(frozen=True)
@@ -109,8 +63,19 @@ class Plan:
     def rungs(self, arm: Arm) -> tuple[int, ...]:
         """The lengths of an arm's trainings in epochs, ascending; one where nothing is stopped early."""
         whole = self.config(arm.words, seed=0).schedule.epochs
-        kind = self.stopping if arm.tuned and len(arm.first) < arm.trials else "none"
-        return scheduler.budgets(kind, whole, self.request.eta, self.request.grace)
+        grace = self._grace(whole)
+        if self.stopping == "none" or not arm.tuned or len(arm.first) >= arm.trials:
+            return (whole,)
+        return rungs.rungs(whole, self.request.eta, grace)
+
+    def _grace(self, whole: int) -> int:
+        """Epochs of an arm's shortest training. Raises: UsageError."""
+        eta, grace = self.request.eta, self.request.grace
+        if eta < 2:
+            raise UsageError(f"--eta must be at least 2, not {eta}.")
+        if grace is not None and not 1 <= grace <= whole:
+            raise UsageError(f"--grace must be from 1 to the {whole} epochs of a whole training, not {grace}.")
+        return max(1, round(whole / eta**2)) if grace is None else grace
 
     def teachers(self) -> list[str]:
         """Every teacher that a training of this study can ask for."""
@@ -162,7 +127,6 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
         if stopping != "none" and "epochs" in arm.tuned:
             raise UsageError(f"--stopping {stopping}: epochs is tuned, so trainings have no common length to stop at.")
         _check_corners(plan, arm)
-        plan.rungs(arm)
     return plan
 
 
@@ -242,9 +206,11 @@ def _check_corners(plan: Plan, arm: Arm) -> None:
     """A value in the space that a training refuses would fail trials hours later: refuse it now."""
     values = {name: how.options if isinstance(how, Choice) else _ends(how) for name, how in arm.tuned.items()}
     first = {name: options[0] for name, options in values.items()}
+    lengths = plan.rungs(arm)
     for corner in [{}, *({name: value} for name, options in values.items() for value in options)]:
         try:
-            plan.config({**arm.words, **first, **corner}, seed=0)
+            config = plan.config({**arm.words, **first, **corner}, seed=0)
+            rungs.check(config, lengths if len(lengths) > 1 else ())
         except UsageError as error:
             raise UsageError(f"arm {arm.name!r}: {error}") from None
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from absld_search.search import constraints, costs, fronts, racing
+from absld_search.search import constraints, costs, racing
 from absld_search.search.arm_study import BUDGET, ArmStudy, Seen
+from absld_search.search.choices import choice
 from absld_search.search.halving import RUNG, SEARCH, Halving, job
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, WAITING, Ledger, Row
 from absld_search.search.optuna_storage import open_storage
@@ -175,8 +176,7 @@ class Queue:
         if not found:
             self._settle_rung(trial, rows)
         elif all(row["state"] in FINAL for row in found):
-            raced = [row for row in rows if row["stage"] == RACE and row["state"] == COMPLETE]
-            self._settle_whole(trial, found, raced)
+            self._settle_whole(trial, found, [row for row in rows if row["stage"] == RACE and row["state"] in FINAL])
         return self.ledger.trials(trial=trial["trial"])[0]
 
     def _settle_rung(self, trial: Row, rows: list[Row]) -> None:
@@ -193,7 +193,8 @@ class Queue:
             values, lacks = halving.shortfall(trial)
             study.tell(trial["number"], values, {BUDGET: lacks})
 
-    def _settle_whole(self, trial: Row, rows: list[Row], raced: list[Row]) -> None:
+    def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> None:
+        raced = [row for row in race if row["state"] == COMPLETE]
         good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
         whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
         missing = {
@@ -206,8 +207,10 @@ class Queue:
         means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
         values = {name: means[name] for name in self.plan.objectives} if means else None
         broken = constraints.broken(self.plan.constraints, means) if means else ""
+        lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
         state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
-        self.ledger.finish_trial(trial["trial"], state=state, reason=reason or broken, objectives=values)
+        said = "; ".join(filter(None, [reason, broken, lost]))
+        self.ledger.finish_trial(trial["trial"], state=state, reason=said, objectives=values)
         self._tell(trial, values, constraints.violations(self.plan.constraints, means))
 
     def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
@@ -257,36 +260,3 @@ def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:
     """Of every metric that all have."""
     names = set.intersection(*(set(row) for row in rows))
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
-
-
-def choice(plan: Plan, trials: list[Row]) -> Row | None:
-    """An arm's choice: the knee of its own front on val; None where no trial is complete."""
-    complete = [trial for trial in trials if trial["state"] == COMPLETE]
-    if not complete:
-        return None
-    return complete[fronts.knee(values_of(plan, complete), list(plan.objectives.values()))]
-
-
-def values_of(plan: Plan, trials: list[Row]) -> list[list[float]]:
-    """The objectives of complete trials, (N, k)."""
-    return [[trial["objectives"][name] for name in plan.objectives] for trial in trials]
-
-
-def front_trials(plan: Plan, trials: list[Row]) -> tuple[set[str], set[str]]:
-    """Names of the trials on the joint front of all arms, and of those on their own arm's."""
-    arms = {arm.name: [t for t in trials if t["arm"] == arm.name] for arm in plan.arms}
-    return _front(plan, trials), set().union(*(_front(plan, rows) for rows in arms.values()))
-
-
-def chosen_trials(plan: Plan, trials: list[Row]) -> set[str]:
-    """Names of the arms' choices."""
-    arms = [[trial for trial in trials if trial["arm"] == arm.name] for arm in plan.arms]
-    return {found["trial"] for found in (choice(plan, rows) for rows in arms) if found}
-
-
-def _front(plan: Plan, trials: list[Row]) -> set[str]:
-    complete = [trial for trial in trials if trial["state"] == COMPLETE]
-    if not complete:
-        return set()
-    mask = fronts.non_dominated(values_of(plan, complete), list(plan.objectives.values()))
-    return {trial["trial"] for trial, on in zip(complete, mask, strict=True) if on}

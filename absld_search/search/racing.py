@@ -23,10 +23,16 @@ LEAST_FREEDOM = 5  # second seeds, before the noise counts as known
 
 
 class Samples(NamedTuple):
-    """Configuration -> its seeds' objectives (n, k), more is better everywhere; and whose next seed is under way."""
+    """Configuration -> its seeds' objectives (n, k), more is better everywhere; whose next seed is under way; and how
+    many seeds were asked for in all, where that is more than there are values: a seed can fail."""
 
     gains: Mapping[str, Array]
     under_way: frozenset[str] = frozenset()
+    asked: Mapping[str, int] = {}
+
+    def free(self, name: str, most: int) -> bool:
+        """Whether a configuration may get one more seed."""
+        return max(len(self.gains[name]), self.asked.get(name, 0)) < most and name not in self.under_way
 
 
 def samples(
@@ -45,7 +51,8 @@ def samples(
         values = [[row["metrics"][key] for key in objectives] for row in rows if _usable(row, objectives)]
         gains[name] = np.array(values, dtype=float).reshape(-1, len(objectives)) * signs
     busy = frozenset(name for name, rows in complete.items() if any(r["state"] in ("WAITING", "RUNNING") for r in rows))
-    return Samples({name: found for name, found in gains.items() if len(found)}, busy)
+    asked = {name: len(rows) for name, rows in complete.items()}
+    return Samples({name: found for name, found in gains.items() if len(found)}, busy, asked)
 
 
 def _usable(row: Mapping[str, Any], objectives: Iterable[str]) -> bool:
@@ -105,7 +112,8 @@ def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) ->
     noise = pooled(gains.values()) if noise is None else noise
     if not noise.freedom:
         noise = Noise(np.zeros((next(iter(gains.values())).shape[1],) * 2), 0)
-    found = 1 - beaten(draws(gains, noise)).any(axis=2).mean(axis=0)
+    sides = ["max"] * len(noise.covariance)
+    found = np.mean([fronts.non_dominated(each, sides) for each in draws(gains, noise)], axis=0)
     return dict(zip(gains, map(float, found), strict=True))
 
 
@@ -135,7 +143,7 @@ def next_contender(
         if doubt[index] <= delta:
             return None
         pair = sorted({index, int(losses[:, index].mean(axis=0).argmax())}, key=lambda i: (len(gains[names[i]]), i))
-        free = [names[i] for i in pair if len(gains[names[i]]) < most and names[i] not in found.under_way]
+        free = [names[i] for i in pair if found.free(names[i], most)]
         if free:
             return free[0]
     return None
@@ -145,5 +153,5 @@ def _unmeasured(found: Samples, most: int) -> str | None:
     """Before the noise is known, the best get a second seed: theirs are the noises that matter."""
     values = [found.gains[name].mean(axis=0) for name in found.gains]
     ranks = dict(zip(found.gains, fronts.ranks(values, ["max"] * len(values[0])), strict=True))
-    free = [name for name in found.gains if len(found.gains[name]) < most and name not in found.under_way]
+    free = [name for name in found.gains if found.free(name, most)]
     return min(free, key=lambda name: (len(found.gains[name]), ranks[name]), default=None)

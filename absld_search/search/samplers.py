@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -113,9 +114,14 @@ EXTRAS = {"botorch": "optuna_integration"}  # a sampler -> what `pip install .[<
 def require(name: str) -> str:
     """`name`, where such a sampler can be made here. Raises: UsageError naming the nearest, or the missing extra."""
     require_known("sampler", name, SAMPLERS)
-    if name in EXTRAS and importlib.util.find_spec(EXTRAS[name]) is None:
+    if name in EXTRAS and not _installed(EXTRAS[name]):
         raise UsageError(f"sampler {name!r} needs the extra of that name: pip install '.[{name}]'.")
     return name
+
+
+def _installed(package: str) -> bool:
+    # A package that puts another object into its place, as optuna_integration does, can't be looked up any more.
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 def make(name: str, setting: Setting) -> Any:

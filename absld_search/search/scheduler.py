@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from absld_search.search import fronts
-from absld_search.words import UsageError
 
 STOPPING = ("none", "asha", "mo-asha")
 ETA = 3
@@ -47,24 +46,6 @@ class Rules:
     floor: float = 0.0
 
 
-def budgets(kind: str, epochs: int, eta: int = ETA, grace: int | None = None) -> tuple[int, ...]:
-    """The rungs' epochs, ascending: `epochs` divided by eta until `grace`. Raises: UsageError.
-
-    `grace`: the shortest training; by default a ninth of the longest with eta = 3, that is two rungs below it.
-    """
-    if eta < 2:
-        raise UsageError(f"--eta must be at least 2, not {eta}.")
-    if grace is not None and not 1 <= grace <= epochs:
-        raise UsageError(f"--grace must be from 1 to the {epochs} epochs of a whole training, not {grace}.")
-    if kind == "none":
-        return (epochs,)
-    least = max(1, round(epochs / eta**2)) if grace is None else grace
-    found = [epochs]
-    while (shorter := round(found[0] / eta)) >= least and shorter < found[0]:
-        found.insert(0, shorter)
-    return tuple(found)
-
-
 class Place(NamedTuple):
     """Where a trial stands on its rung."""
 
@@ -72,17 +53,22 @@ class Place(NamedTuple):
     rank: int  # non-dominated; trials below the floor rank behind all others
 
 
-def ordered(outcomes: Sequence[Outcome], rules: Rules) -> list[Place]:
-    """A rung's trials, the best first; failed ones are not in it. Ties go to the one that came first."""
+def ordered(outcomes: Sequence[Outcome], rules: Rules, first: int | None = None) -> list[Place]:
+    """A rung's trials, the best first; failed ones are not in it. Ties go to the one that came first.
+
+    `first`: how many must be in their order; those behind stand by rank alone, which costs less.
+    """
+    first = len(outcomes) if first is None else first
     alive = [each for each in outcomes if each.values is not None and all(map(math.isfinite, each.values))]
     above = [each for each in alive if each.accuracy >= rules.floor]
     below = [each for each in alive if each.accuracy < rules.floor]
     every = range(len(rules.directions))
     left = [index for index in every if index not in rules.held_back] or list(every)
-    return [*_order(above, rules, list(every), 0), *_order(below, rules, left, len(above))]
+    found = _order(above, rules, list(every), 0, first)
+    return [*found, *_order(below, rules, left, len(above), first - len(above))]
 
 
-def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behind: int) -> list[Place]:
+def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behind: int, first: int) -> list[Place]:
     if not outcomes:
         return []
     values = [[(each.values or ())[index] for index in which] for each in outcomes]
@@ -93,7 +79,8 @@ def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behi
     found: list[Place] = []
     for rank in sorted(set(ranks.tolist())):
         members = [index for index, own in enumerate(ranks) if own == rank]
-        order = fronts.net_order([values[index] for index in members], directions)
+        net = len(found) < first
+        order = fronts.net_order([values[i] for i in members], directions) if net else range(len(members))
         found += [Place(outcomes[members[index]].trial, behind + rank) for index in order]
     return found
 
@@ -118,7 +105,7 @@ def promotion(
         running = [trial for trial in running if trial not in {each.trial for each in here}]
         closed = closed and not running
         share = math.ceil(len(here) / rules.eta) if closed else len(here) // rules.eta
-        waiting = _deserving(ordered(here, rules), share, {trial for trial in asked if asked[trial] == epochs})
+        waiting = _deserving(ordered(here, rules, share), share, {trial for trial in asked if asked[trial] == epochs})
         if waiting:
             found, closed = (waiting, longer), False  # the longest rung that can be fed goes first
     return found

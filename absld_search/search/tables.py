@@ -9,9 +9,11 @@ from typing import Any
 
 from absld_search import __version__
 from absld_search.core import data, results
-from absld_search.search.ledger import Ledger, Row
+from absld_search.search import costs, racing
+from absld_search.search.choices import chosen_trials, front_trials
+from absld_search.search.ledger import COMPLETE, FINAL, Ledger, Row
 from absld_search.search.plan import Plan
-from absld_search.search.queue import chosen_trials, front_trials
+from absld_search.search.queue import CONFIRM, JUDGED
 
 
 def write(plan: Plan, ledger: Ledger) -> list[str]:
@@ -20,9 +22,39 @@ def write(plan: Plan, ledger: Ledger) -> list[str]:
     trials, trainings = ledger.trials(), ledger.trainings()
     joint, per_arm = front_trials(plan, trials)
     flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
-    rows = [_trial_row(plan, trial, flags) for trial in trials]
+    spent = _spent(plan, trials, trainings)
+    rows = [_trial_row(plan, trial, flags) | spent[trial["trial"]] for trial in trials]
     named = [{name: row[name] for name in results.TRAININGS.names} for row in trainings]
     return results.combine(plan.folder, rows, named, plan.objectives)
+
+
+def _spent(plan: Plan, trials: list[Row], trainings: list[Row]) -> dict[str, Row]:
+    """{trial: what it has cost in the search, over how many seeds, and how sure its place on its arm's front is}."""
+    by_config: dict[str, list[Row]] = {}
+    for row in trainings:
+        if row["stage"] != CONFIRM and row["state"] in FINAL:
+            by_config.setdefault(row["config"], []).append(row)
+    budgets = {arm.name: plan.rungs(arm) for arm in plan.arms}
+    sure = _front_probabilities(plan, trials, trainings)
+    found = {}
+    for trial in trials:
+        rows, name = by_config.get(trial["config"], []), trial["trial"]
+        judged = [row for row in rows if row["stage"] in JUDGED and row["state"] == COMPLETE]
+        epochs = sum(costs.epochs(row, budgets[trial["arm"]]) for row in rows)
+        found[name] = {"seeds": len(judged), "epochs": epochs, "seconds": sum(row["seconds"] or 0.0 for row in rows)}
+        found[name]["front_probability"] = sure.get(name)
+    return found
+
+
+def _front_probabilities(plan: Plan, trials: list[Row], trainings: list[Row]) -> dict[str, float]:
+    """Of the trials of arms in which some configuration has more than one seed."""
+    found: dict[str, float] = {}
+    for arm in plan.arms:
+        own = [trial for trial in trials if trial["arm"] == arm.name]
+        gains = racing.samples(plan.objectives, own, trainings, JUDGED).gains
+        if any(len(each) > 1 for each in gains.values()):
+            found |= racing.front_probability(gains)
+    return found
 
 
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:

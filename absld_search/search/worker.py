@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from absld_search.core import memory
+from absld_search.core import memory, rungs
 from absld_search.core.files import is_full
-from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.core.trial import TrialConfig
 from absld_search.search.resources import memory_fraction
 
 
 def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0) -> dict[str, Any]:
-    """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
+    """Run the training in `job`, a branch from its trunk; its last report carries `final` (metrics) or `failed` (why).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
     """
@@ -27,11 +27,11 @@ def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: fl
     share = memory_fraction(gpus)
     if config.device == "cuda" and share:
         torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
-    folder = Path(trainings) / job["training"]
+    whole, budget = rungs.whole_of(config), config.schedule.epochs
     seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
     began, notes = time.monotonic(), list[str]()
     try:
-        metrics = run_trial(config, folder, partial(_report, notes), seconds, notes.append)
+        metrics = rungs.run_rung(whole, budget, Path(trainings), partial(_report, notes), seconds, notes.append)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:

@@ -72,12 +72,16 @@ def test_budgets_by_hand() -> None:
         rungs(30, 1, 1)
 
 
-@pytest.mark.parametrize("words", [ABSLD, {**WSD, "method": "dafa", "averaging": "ema"}], ids=["absld", "dafa"])
+@pytest.mark.parametrize(
+    "words",
+    [ABSLD, {**WSD, "method": "dafa", "averaging": "ema", "selection": "avg"}],
+    ids=["absld", "dafa"],
+)
 def test_a_branch_is_the_training_of_its_length_and_the_trunk_goes_on_to_the_bit(
     words: dict[str, Any], tmp_path: Path, trained: list[tuple[int, int]]
 ) -> None:
     """Trunk, branch at 3, branch at 6, the whole; against three trainings from nothing. DAFA has a phase by shares
-    of the epochs, and so has the average of weights."""
+    of the epochs, and so has the average of weights; a rule that selects an epoch remembers those of the trunk."""
     config = TrialConfig.from_words(words, SMOKE)
     found = {budget: run_rung(config, budget, tmp_path / "rungs", silent) for budget in (3, 6, 9)}
     assert trained == [(9, 1), (9, 2), (3, 3), (9, 3), (9, 4), (6, 5), (6, 6), *((9, epoch) for epoch in range(5, 10))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ def test_a_sampler_says_when_a_budget_cannot_serve_it(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, samplers.EXTRAS["botorch"], raising=False)
     with pytest.raises(UsageError, match=r"pip install '\.\[botorch\]'"):
         samplers.require("botorch")
 

@@ -20,9 +20,10 @@ from mlflow.tracking import MlflowClient
 from absld_search import ui
 from absld_search.core.records import EpochLog
 from absld_search.search import background, mirroring
+from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, Ledger, Row
 from absld_search.search.mirroring import Mirroring
-from absld_search.search.queue import Queue, front_trials
+from absld_search.search.queue import Queue
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tracking import Mirror, store_uri
 from absld_search.words import UsageError

@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import run
 from absld_search.core import results
+from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, FAILED
-from absld_search.search.queue import front_trials
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tracking import store_uri
 from tests.search.requests import plan, pretend

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from absld_search.search import racing
+from absld_search.search import racing, tables
 from absld_search.search.ledger import COMPLETE, Ledger
 from absld_search.search.queue import RACE_SEEDS_FROM, Queue
 from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
@@ -62,6 +62,9 @@ def test_the_next_seed_goes_to_the_doubtful() -> None:
     assert next_contender(Samples(single)) in ("top", "near"), "the noise is measured on the best"
     assert next_contender(Samples(single, frozenset(single))) is None
     assert next_contender(Samples({"one": gains["top"]})) is None
+    spent = dict.fromkeys(gains, racing.MOST_SEEDS)
+    assert next_contender(Samples(gains, asked=spent), NOISE) is None, "seeds that failed were seeds"
+    assert next_contender(Samples(single, asked=spent)) is None
 
 
 def test_half_the_evaluations_for_the_same_front() -> None:
@@ -91,3 +94,27 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
         assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
         mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
         assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"
+    spent = tables._spent(made, here.ledger.trials(), here.ledger.trainings())
+    assert sum(each["seeds"] for each in spent.values()) == 3 + len(raced)
+    assert sum(each["seconds"] for each in spent.values()) == pytest.approx(0.1 * (3 + len(raced)))
+    (length,) = {row["job"]["schedule"]["epochs"] for row in raced}
+    assert all(each["epochs"] == length * each["seeds"] for each in spent.values())
+    assert all(0 <= each["front_probability"] <= 1 for each in spent.values())
+    assert max(each["front_probability"] for each in spent.values()) > 0.5
+
+
+def test_seeds_that_fail_end_a_race_and_are_said(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+    made = plan(tmp_path, space=space, trials=3, seeds=1, race=True, storage="sqlite://")
+    here = Queue(made, Ledger(made.request.storage, "study"))
+    while (row := here.take()) is not None:
+        lost = row["stage"] == "race"
+        metrics = None if lost else pretend(row["job"])
+        here.done(row["training"], metrics, "nonfinite:loss@1" if lost else "", epochs=2, seconds=0.1)
+    raced = here.ledger.trainings(stage="race")
+    counts = {trial["trial"]: sum(r["config"] == trial["config"] for r in raced) for trial in here.ledger.trials()}
+    assert raced and max(counts.values()) <= racing.MOST_SEEDS - 1
+    for trial in here.ledger.trials():
+        count = counts[trial["trial"]]
+        assert trial["state"] == COMPLETE
+        assert trial["reason"] == (f"{count} of {count} more seeds failed" if count else "")
