@@ -46,6 +46,7 @@ from absld_search.workloads import workload as named
 @click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
 @click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")
+@click.option("--deterministic", is_flag=True, help="The same bits every time on this machine; slower on a GPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
               show_default=True, help="Where the workload's data set lies.")  # fmt: skip
 @click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
