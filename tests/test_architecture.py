@@ -168,6 +168,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "core.results", "core.metrics", "core.attack_names", "search.fronts"},
         {"numpy", "pyarrow"},
     ),
+    "analysis/__init__.py": ({"analysis."}, set()),
     "analysis/": (
         {
             "analysis.",

@@ -11,6 +11,7 @@ from absld_search import __version__
 from absld_search.core import data, results
 from absld_search.search.ledger import Ledger, Row
 from absld_search.search.plan import Plan
+from absld_search.search.progress import planned
 from absld_search.search.queue import chosen_trials, front_trials
 
 
@@ -52,6 +53,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "arm_words": {arm.name: {k: v for k, v in arm.words.items() if k not in shared} for arm in plan.arms},
         "classes": list(data.class_names(setting.dataset, request.data_dir)),
         "eps": knobs[0]["eps"],
+        "planned": planned(plan),
         "search_seeds": len(plan.search_seeds),
         "confirm_seeds": len(plan.confirm_seeds),
         "confirm_seed_indices": list(plan.confirm_seeds),
