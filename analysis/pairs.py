@@ -29,7 +29,7 @@ def compare(tables: Tables, first: str, second: str) -> list[dict[str, Any]]:
 
 
 def _family(arms: list[str], first: str, second: str) -> list[tuple[str, str]]:
-    """The pairs that p is corrected for: those with the study's first arm were planned, any other was picked from all."""
+    """The pairs that p is corrected for: those with the first arm were planned, any other is one of all."""
     if arms[0] in (first, second):
         return [(arms[0], arm) for arm in arms[1:]]
     return list(itertools.combinations(arms, 2))

@@ -168,7 +168,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "core.results", "core.metrics", "core.attack_names", "search.fronts"},
         {"numpy", "pyarrow"},
     ),
-    "analysis/__init__.py": ({"analysis."}, set()),
+    "analysis/tables.py": (
+        {"words", "endings", "analysis.", "core.results", "core.attack_names", "core.files"},
+        {"click"},
+    ),
+    "analysis/paper_rows.py": (
+        LIGHT | {"analysis.", "core.results", "core.metrics", "core.attack_names"},
+        {"numpy"},
+    ),
     "analysis/": (
         {
             "analysis.",
@@ -178,6 +185,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "search.fronts",
             "search.stats.",
             "search.stats",
+            "words",
         },
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),
