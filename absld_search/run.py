@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from absld_search import catalog, endings
+from absld_search import catalog, endings, top_level
 from absld_search.words import UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
@@ -80,6 +80,7 @@ def _main(
     fork_study: bool,
     **words: Any,
 ) -> int:
+    top_level.require_ours()
     if list_ or list_workloads:
         return _list() if list_ else _list_workloads()
     if name is None:

@@ -4,8 +4,8 @@ python -m analysis.tables runs/STUDY
 python -m analysis.tables runs/STUDY --format latex --to table.tex
 
 Clean, FGSM, PGD, CW and AA, each with average, worst class and NSD, in per cent; and the answer's own attack, where it
-is none of these. Reported numbers come from reported.json beside this file, which names each one's source and how it was
-read. What is not known is a dash.
+is none of these. Reported numbers come from reported.json beside this file, which names each one's source and how it
+was read. What is not known is a dash.
 """
 
 from __future__ import annotations
