@@ -51,7 +51,7 @@ def config_of(bundle: Bundle, folders: Folders, device: str | None) -> TrialConf
         config = TrialConfig.from_dict({**bundle["config"]["config"], "folders": asdict(folders)})
         config = config if device is None else replace(config, device=device)
         known = config.hash
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OSError) as error:
         raise UsageError(f"config.json holds no configuration ({type(error).__name__}: {error}).") from None
     if known != bundle["config"]["hash"]:
         raise UsageError(
@@ -77,7 +77,8 @@ def check_inputs(bundle: Bundle, config: TrialConfig, say: Say) -> None:
 
 
 def reproduce(bundle: Bundle, folder: Path, config: TrialConfig, to: Path, report: Report) -> dict[str, Any]:
-    """Train it again in `to`, compare with the bundle in `folder`, write `to/reproduction.json` and return that."""
+    """Train it again in `to`/KEY, compare with the bundle in `folder`, write `reproduction.json` there, return that."""
+    to = to / config.key  # another bundle's training never counts as this one's
     run_trial(config, to, report)
     found = {
         **compare(folder, to),

@@ -71,12 +71,13 @@ class Progress:
 
     def headline(self) -> str:
         """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564 (val)`."""
-        return standing.headline(self.now())
+        return standing.headline(self.now(with_front=False))
 
-    def now(self) -> standing.Standing:
-        """How the study stands."""
+    def now(self, with_front: bool = True) -> standing.Standing:
+        """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
         rows = (self.ledger.trials(), self.ledger.trainings())
-        return standing.standing(*rows, self.plan.objectives, self.planned, self.epochs)
+        objectives = self.plan.objectives if with_front else {}
+        return standing.standing(*rows, objectives, self.planned, self.epochs)
 
     def __rich__(self) -> Group:
         found = self._lately()

@@ -16,7 +16,7 @@ import ray
 from ray import tune
 from sqlalchemy.exc import OperationalError
 
-from absld_search.core import data, files, logit_bank, results, teachers
+from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
@@ -53,7 +53,7 @@ class Study:
     def run(self) -> int:
         """Do what is left; the exit code."""
         if self.queue.ready():
-            results.write_facts(self.plan.folder, tables.facts(self.plan))  # who looks while it runs knows the question
+            tables.write_facts(self.plan, self.ledger)
             self._data()
             self.mirroring.open()
             self._teachers()

@@ -17,13 +17,18 @@ from absld_search.search.queue import chosen_trials, front_trials
 
 def write(plan: Plan, ledger: Ledger) -> list[str]:
     """Write them; the keys of complete trainings whose shard is missing or damaged."""
-    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
+    write_facts(plan, ledger)
     trials, trainings = ledger.trials(), ledger.trainings()
     joint, per_arm = front_trials(plan, trials)
     flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
     rows = [_trial_row(plan, trial, flags) for trial in trials]
     named = [{name: row[name] for name in results.TRAININGS.names} for row in trainings]
     return results.combine(plan.folder, rows, named, plan.objectives)
+
+
+def write_facts(plan: Plan, ledger: Ledger) -> None:
+    """`study.json` alone: also at the start, so that whoever looks at a running study knows what was asked."""
+    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
 
 
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:
