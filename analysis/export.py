@@ -114,6 +114,7 @@ def _result(
     return {
         "format": FORMAT,
         "name": f"{facts['study']} {trial['trial']} seed {training['seed']}",
+        **dict.fromkeys(("link", "authors", "venue", "reported")),  # for whoever publishes it to fill in
         "dataset": workload(facts["workload"]).dataset,
         "threat_model": "Linf",
         "eps": radius(float(config["hyperparameters"]["eps"])),

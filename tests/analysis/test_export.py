@@ -68,6 +68,27 @@ def test_other_weights_and_verdicts_are_told(bundle: Path, tmp_path: Path) -> No
     assert found.exit_code == 1 and "weights  DIFFER (largest difference 0.5" in found.stdout
 
 
+def test_a_bundle_of_another_configuration_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """Before anything is trained: a changed value, values that are none, a start that is not there."""
+    for number, (change, message) in enumerate(CHANGES):
+        other = tmp_path / f"bundle-{number}"
+        shutil.copytree(bundle, other)
+        stored = json.loads((other / "config.json").read_text())
+        change(stored["config"])
+        (other / "config.json").write_text(json.dumps(stored))
+        found = invoke(reproduce.main, other)
+        assert found.exit_code == 2 and message in found.stderr and len(found.stderr.splitlines()) == 1
+        assert not other.with_name(f"{other.name}.reproduction").exists()
+
+
+CHANGES: list[tuple[Any, str]] = [
+    (lambda config: config["schedule"].update(epochs=3), "understands the configuration differently"),
+    (lambda config: config.pop("schedule"), "holds no configuration (KeyError"),
+    (lambda config: config["options"].update(init_from="absent.safetensors"), "absent.safetensors"),
+    (lambda config: config.update(workload="no-such"), "workload 'no-such' is unknown"),
+]
+
+
 def test_the_json_holds_what_the_images_say(study: Path, bundle: Path, chosen: str) -> None:
     told = json.loads((bundle / "result.json").read_text())
     images = results._read_table(bundle / "images.parquet").to_pandas()
