@@ -153,8 +153,9 @@ def _outcomes(tables: results.Tables, training: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for row in images.group_by(["split", "attack"]).aggregate([]).to_pylist():
         of = images.filter((pc.field("split") == row["split"]) & (pc.field("attack") == row["attack"]))
-        columns = [of[name].to_numpy() for name in ("image", "label", "correct")]
-        found.setdefault(row["split"], []).append(Outcome(row["attack"], *columns, len(tables.facts["classes"])))
+        ids, labels, correct = (of[name].to_numpy() for name in ("image", "label", "correct"))
+        outcome = Outcome(row["attack"], ids, labels, correct, len(tables.facts["classes"]))
+        found.setdefault(row["split"], []).append(outcome)
     return found
 
 

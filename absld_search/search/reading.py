@@ -50,7 +50,7 @@ def look(folder: Path, storage: str | None = None) -> Look:
             driver = _driver(connection, study)
     except (sa.exc.SQLAlchemyError, ValueError) as error:
         raise UsageError(masked(f"study: its database cannot be read: {str(error).splitlines()[0]}.")) from None
-    objectives = next((found["objectives"] for found in fingerprints.values()), {})
+    objectives: dict[str, str] = next((found["objectives"] for found in fingerprints.values()), {})
     epochs = {row["training"]: last_epoch(folder / "trainings" / row["training"]) for row in trainings
               if row["state"] == RUNNING}  # fmt: skip
     found = standing(trials, trainings, objectives, facts.get("planned", {}), epochs)
@@ -117,7 +117,7 @@ def _driver(connection: sa.Connection, study: str) -> str:
         return ""
     query = sa.text("SELECT * FROM absld_leases WHERE study = :study")
     row = connection.execute(query, {"study": study}).mappings().first()
-    if row is None or not _lives(row, clock(connection)):
+    if row is None or not _lives(dict(row), clock(connection)):
         return ""
     return f"process {row['pid']} on {row['name']}"
 
