@@ -66,7 +66,7 @@ def run(asked: Request, out: Path, progress: Progress = lambda stage, done, tota
     store = verdicts.Store(out, of)
     more = {"seed": asked.seed, "store": store, "source": source, "progress": progress}
     found = evaluate(model, split, names, setting.eps, setting.eval_step_size, **more)
-    content = {**head, **summary(found, setting.dataset, str(asked.data_dir))}
+    content = {**head, **summary(found, data.class_names(setting.dataset, str(asked.data_dir)))}
     results.write_images(out / "images.parquet", records.image_rows(digest[:16], {asked.split: found}))
     results.write_json(out / "evaluation.json", content)
     store.clear()
@@ -116,7 +116,7 @@ def described(asked: Request, setting: Workload, digest: str, n: int) -> dict[st
         "name": asked.checkpoint.stem,
         "dataset": setting.dataset,
         "threat_model": "Linf",
-        "eps": _radius(setting.eps),
+        "eps": radius(setting.eps),
         "architecture": asked.model or setting.student,
         "sha256": digest,
         "workload": setting.name,
@@ -129,26 +129,26 @@ def described(asked: Request, setting: Workload, digest: str, n: int) -> dict[st
     }
 
 
-def _radius(eps: float) -> str:
+def radius(eps: float) -> str:
     """8/255 as people write it where it is one, else the number."""
     in_levels = Fraction(eps * 255).limit_denominator(4)
     whole = in_levels.denominator == 1 and math.isclose(in_levels / 255, eps, rel_tol=1e-9)
     return f"{in_levels.numerator}/255" if whole else f"{eps:g}"
 
 
-def summary(outcomes: list[Outcome], dataset: str, data_dir: str = "") -> dict[str, Any]:
+def summary(outcomes: list[Outcome], classes: tuple[str, ...]) -> dict[str, Any]:
     """Accuracies (fractions) per attack and class, under all of them at once, and in RobustBench's words (percent)."""
     by_name = {outcome.attack: outcome for outcome in outcomes}
     first = outcomes[0]
     everything = np.logical_and.reduce([outcome.correct for outcome in outcomes])
     together = Outcome("conjunction", first.ids, first.labels, everything, first.num_classes)
-    classes = _classes({**by_name, "conjunction": together}, data.class_names(dataset, data_dir))
+    entries = _classes({**by_name, "conjunction": together}, classes)
     found: dict[str, Any] = {
         "attacks": {name: {"meaning": ATTACKS[name].meaning, **numbers(outcome)} for name, outcome in by_name.items()},
         "conjunction": numbers(together),
         "strongest": strongest(by_name) if set(by_name) & set(STRENGTH) else next(iter(by_name)),
-        "classes": classes,
-        "classes_without_images": [entry["name"] for entry in classes if not entry["n"]],
+        "classes": entries,
+        "classes_without_images": [entry["name"] for entry in entries if not entry["n"]],
     }
     for word, name in (("clean_acc", "clean"), ("autoattack_acc", "aa")):
         if name in by_name:

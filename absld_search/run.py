@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from absld_search import catalog, endings
+from absld_search import catalog, endings, top_level
 from absld_search.words import UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
@@ -46,6 +46,7 @@ from absld_search.workloads import workload as named
 @click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
 @click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")
+@click.option("--deterministic", is_flag=True, help="The same bits every time on this machine; slower on a GPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
               show_default=True, help="Where the workload's data set lies.")  # fmt: skip
 @click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
@@ -79,6 +80,7 @@ def _main(
     fork_study: bool,
     **words: Any,
 ) -> int:
+    top_level.require_ours()
     if list_ or list_workloads:
         return _list() if list_ else _list_workloads()
     if name is None:

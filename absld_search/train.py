@@ -7,6 +7,7 @@ python -m absld_search.train --workload cifar10-mini --data-dir DATA --epochs 2
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ALWAYS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "r
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed index.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--epochs", type=int, help="[default: the workload's]")
+@click.option("--deterministic", is_flag=True, help="The same bits every time on this machine; slower on a GPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
               show_default=True, help="Where the workload's data set lies.")  # fmt: skip
 @click.option("--teacher-dir", type=click.Path(path_type=Path), envvar="ABSLD_TEACHER_DIR", default=Path("teachers"),
@@ -54,7 +56,7 @@ def main(**words: Any) -> None:
 
 def _train(
     words: tuple[str, ...], workload: str, method: str, seed: int, device: str, epochs: int | None,
-    data_dir: Path, teacher_dir: Path, download: bool, out: Path,
+    data_dir: Path, teacher_dir: Path, download: bool, out: Path, deterministic: bool,
 ) -> dict[str, float]:  # fmt: skip
     import torch
 
@@ -68,6 +70,7 @@ def _train(
     given: dict[str, Any] = {"method": method, **dict(pair(word) for word in words)}
     given |= {} if epochs is None else {"epochs": epochs}
     asked = config.TrialConfig.from_words(given, workload, seed, device, folders=folders)
+    asked = replace(asked, deterministic=deterministic)
     if download and setting.dataset != "digits":
         datasets.download(setting.dataset, folders.data)
     for line in data.counted(setting.dataset, setting.split, folders.data):

@@ -44,7 +44,7 @@ def tracing() -> Iterator[None]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole finished study: the main command, with `--smoke`, through Ray and all."""
     out = tmp_path_factory.mktemp("runs")
-    found = CliRunner().invoke(run.main, ["ablation_dual_temps", "--smoke", "--out", str(out)])
+    found = CliRunner().invoke(run.main, ["ablation_dual_temps", "--smoke", "--deterministic", "--out", str(out)])
     assert found.exit_code == 0, found.output
     return out / "ablation_dual_temps-digits-smoke"
 

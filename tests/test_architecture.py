@@ -18,11 +18,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/space.py": ({"words"}, set()),
     "absld_search/workloads.py": ({"words"}, set()),
     "absld_search/catalog.py": ({"space", "words", "search_spaces"}, set()),
+    "absld_search/top_level.py": ({"words", ""}, set()),
     "absld_search/endings.py": ({"words"}, {"click"}),
-    "absld_search/run.py": (LIGHT | {"catalog", "endings", "search.", "analysis."}, {"click", "rich"}),
+    "absld_search/run.py": (LIGHT | {"catalog", "endings", "top_level", "search.", "analysis."}, {"click", "rich"}),
     "absld_search/train.py": (LIGHT | {CORE, "endings"}, {"click", "torch"}),
     "absld_search/evaluate.py": (LIGHT | {CORE, "endings", "checkpoint_evaluation"}, {"click", "torch"}),
     "absld_search/checkpoint_evaluation.py": (LIGHT | {CORE, "search.stats"}, {"torch", "numpy"}),
+    "absld_search/reproduce.py": ({CORE, "words", "endings"}, {"click"}),
+    "absld_search/status.py": ({"words", "endings", "search."}, {"click"}),
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.tracking"}, {"click"}),
     "absld_search/core/faults.py": ({"words"}, set()),
@@ -107,6 +110,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/core/config.py": (LIGHT | {CORE}, {"safetensors"}),
     "absld_search/core/teacher_making.py": (LIGHT | {CORE}, {"torch"}),
+    "absld_search/core/provenance.py": ({""}, {"torch"}),
+    "absld_search/core/reproduction.py": (LIGHT | {CORE}, {"numpy", "pyarrow", "safetensors", "torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
     "absld_search/core/rungs.py": (
         {"words", "core.checkpoints", "core.config", "core.records", "core.results", "core.trial"},
@@ -161,6 +166,19 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
+    "analysis/export.py": (LIGHT | {CORE, "analysis.", "endings"}, {"click", "pyarrow"}),
+    "analysis/picking.py": (
+        {"words", "core.results", "core.metrics", "core.attack_names", "search.fronts"},
+        {"numpy", "pyarrow"},
+    ),
+    "analysis/tables.py": (
+        {"words", "endings", "analysis.", "core.results", "core.attack_names", "core.files"},
+        {"click"},
+    ),
+    "analysis/paper_rows.py": (
+        LIGHT | {"analysis.", "core.results", "core.metrics", "core.attack_names"},
+        {"numpy"},
+    ),
     "analysis/": (
         {
             "analysis.",
@@ -170,6 +188,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "search.fronts",
             "search.stats.",
             "search.stats",
+            "words",
         },
         {"numpy", "pandas", "matplotlib", "plotly", "optuna", "moocore", "pyarrow"},
     ),

@@ -16,8 +16,10 @@ import optuna
 import pytest
 
 from absld_search.core import results
+from absld_search.search import reading
 
 ROOT = Path(__file__).parents[1]
+STUDY = "temperature_lr-digits-smoke"
 EPOCHS = 40
 WORDS = ["temperature_lr", "--smoke", "--trials", "3", "--seeds", "2", "--set", f"epochs={EPOCHS}"]
 
@@ -54,12 +56,14 @@ def test_kill_the_driver_twice(tmp_path: Path) -> None:
         process = start(tmp_path)
         wait_for(lambda finished=finished: len(running(tmp_path)) > 0 and done(tmp_path) >= finished, process)
         assert process.poll() is None, process.communicate()[0]
+        assert_seen_from_elsewhere(tmp_path, process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+    assert reading.look(tmp_path / STUDY).driver == "", "its lease has not run out, but its process is dead"
     process = start(tmp_path)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
-    study = tmp_path / "temperature_lr-digits-smoke"
+    study = tmp_path / STUDY
     tables = results.load(study)
     assert set(tables.trainings["state"].to_pylist()) == {"COMPLETE"}
     assert len(tables.trials) == 3 + 1 and len(tables.trainings) == 4 + 4
@@ -74,6 +78,13 @@ def test_kill_the_driver_twice(tmp_path: Path) -> None:
         # The last epoch is logged once more when its evaluation is added; a kill may repeat one epoch each time.
         assert sum(counts.values()) <= EPOCHS + 1 + 2, (training, counts)
     assert_nothing_left_running(tmp_path)
+
+
+def assert_seen_from_elsewhere(out: Path, pid: int) -> None:
+    """`status` of a study whose driver runs, as from another terminal."""
+    seen = reading.look(out / STUDY)
+    assert seen.driver.startswith(f"process {pid} on ") and seen.standing.running
+    assert seen.standing.done <= done(out) and seen.standing.total == 3 + 1 + 2 * 2
 
 
 def done(out: Path) -> int:

@@ -52,6 +52,7 @@ class TrialConfig:
     options: Options = field(default_factory=Options)
     augmentation: Augmentation = PLAIN
     folders: Folders = Folders()
+    deterministic: bool = False  # in which mode torch computes; no part of the identity, as the device is none
 
     @classmethod
     def from_words(
@@ -120,6 +121,11 @@ class TrialConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a queue or a file."""
         return asdict(self)
+
+    def described(self) -> dict[str, Any]:
+        """The same without the folders of this machine, and with the identities: what another one needs."""
+        plain = {name: value for name, value in self.to_dict().items() if name != "folders"}
+        return {"key": self.key, "hash": self.hash, "config": plain}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> TrialConfig:

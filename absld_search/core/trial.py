@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from absld_search.core import checkpoints, data, evaluation, faults, models, records, results
+from absld_search.core import checkpoints, data, evaluation, faults, models, provenance, records, results
 from absld_search.core.config import TrialConfig, is_file
 from absld_search.core.finite import require_metrics
 from absld_search.core.methods.base import Method
@@ -26,6 +26,7 @@ from absld_search.workloads import (
     workload,
 )
 
+TRAINING = "training.json"  # what was trained, and where: enough to train it again
 TEACHER_COUNTS = "teacher_counts.json"  # {role: how many images its network looked at, and how many were looked up}
 Report = Callable[[int, dict[str, float]], None]  # (epoch, metrics)
 Say = Callable[[str], None]
@@ -49,7 +50,7 @@ def run_trial(
             checkpoints.remove(folder)  # a kill right after the result left them
             return finished
         torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), provenance.repeatable(config.deterministic, config.device):
             return Run(config, folder, report, checkpoint_seconds).run(say)
 
 
@@ -124,6 +125,10 @@ class Run:
         self.trainer.load_state_dict(state)
         self.selection.load_state_dict(state.get("selection", {}))
 
+    def described(self) -> dict[str, Any]:
+        """What `training.json` holds: the resolved configuration and where it was computed."""
+        return {**self.config.described(), "environment": provenance.environment(self.config.device)}
+
     def _test(self) -> data.Split:
         return data.load_test(self.setting.dataset, self.setting.split, self.config.device, self.config.folders.data)
 
@@ -135,6 +140,7 @@ class Run:
         records.save_student(self.folder, self.selected)
         counts = {role: asdict(asked.count) for role, asked in self.trainer.asked.items()}
         results.write_json(self.folder / TEACHER_COUNTS, counts)
+        results.write_json(self.folder / TRAINING, self.described())
         rows = (
             records.epoch_rows(key, self.log),
             records.class_rows(key, outcomes),

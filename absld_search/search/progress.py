@@ -7,29 +7,33 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from absld_search.search.halving import RUNG
+from absld_search.search import standing
+from absld_search.search.gpu_use import Watched
+from absld_search.search.halving import RUNG, SEARCH
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM
 
-BEST = "worst_class_robust_accuracy"
+READ_SECONDS = 1.0  # between two looks at the ledger while the live display is drawn
 
 
 class Progress:
-    """Trainings done and running, the time left, the best worst class so far: a live line on a terminal, plain
-    lines elsewhere."""
+    """Trainings done and running, rungs, the time left, the front and the best worst class so far, the GPUs: a live
+    display on a terminal, plain lines elsewhere."""
 
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
         self.names: dict[str, str] = {}
-        self.began, self.fresh = 0.0, 0  # when the first training of this start began, and how many have ended since
+        self.gpus, self.planned = Watched(), planned(plan)
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
+        self._read: tuple[float, standing.Standing] | None = None
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -46,7 +50,6 @@ class Progress:
         self.console.file.flush()
 
     def started(self, training: Row) -> None:
-        self.began = self.began or time.monotonic()
         (trial, *_) = self.ledger.trials(config=training["config"])
         self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
@@ -56,7 +59,6 @@ class Progress:
 
     def training_done(self, training: Row) -> None:
         self.epochs.pop(training["training"], None)
-        self.fresh += training["state"] in (COMPLETE, FAILED)
         if training["state"] == FAILED:
             self.say(f"{self.names[training['training']]} failed: {training['reason']}")
         elif training["state"] == COMPLETE and training["stage"] == CONFIRM and not self.console.is_terminal:
@@ -68,39 +70,36 @@ class Progress:
             self.say(f"{self.headline()}  {trial['trial']}: {values}")
 
     def headline(self) -> str:
-        """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564`."""
-        done, total = self.counts()
-        running = sum(epoch > 0 for epoch in self.epochs.values())
-        parts = [f"{done}/{total} trainings", f"{running} running", self._left(total - done)]
-        best = self._best()
-        return ", ".join([*parts, f"best worst class {best:.3f} (val)" if best is not None else ""]).rstrip(", ")
+        """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564 (val)`."""
+        return standing.headline(self.now(with_front=False))
 
-    def counts(self) -> tuple[int, int]:
-        """Trainings done, and how many the plan comes to."""
-        states = [row["state"] for row in self.ledger.trainings()]
-        planned = sum(arm.trials for arm in self.plan.arms) * len(self.plan.search_seeds)
-        planned += len(self.plan.arms) * len(self.plan.confirm_seeds)
-        return sum(state in (COMPLETE, FAILED) for state in states), max(planned, len(states))
+    def now(self, with_front: bool = True) -> standing.Standing:
+        """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
+        rows = (self.ledger.trials(), self.ledger.trainings())
+        objectives = self.plan.objectives if with_front else {}
+        return standing.standing(*rows, objectives, self.planned, self.epochs)
 
-    def _left(self, trainings: int) -> str:
-        if not self.fresh:
-            return "time left unknown"
-        seconds = (time.monotonic() - self.began) / self.fresh * trainings
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+    def __rich__(self) -> Group:
+        found = self._lately()
+        head = Table.grid(padding=(0, 2))
+        head.add_row(ProgressBar(total=max(1, found.total), completed=found.done, width=30), standing.headline(found))
+        rest = Table.grid(padding=(0, 2))
+        for line in standing.lines(found, self.gpus.now())[1:]:
+            rest.add_row(line)
+        return Group(head, rest)
 
-    def _best(self) -> float | None:
-        rows = [row for row in self.ledger.trainings(state=COMPLETE) if row["stage"] != RUNG]
-        values = [row["metrics"][BEST] for row in rows if BEST in row["metrics"]]
-        return max(values, default=None)
+    def _lately(self) -> standing.Standing:
+        """The same, at most a second old: the display is drawn more often than a database should be asked."""
+        if self._read is None or time.monotonic() - self._read[0] >= READ_SECONDS:
+            self._read = (time.monotonic(), self.now())
+        return self._read[1]
 
-    def __rich__(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        table.add_row(self.headline())
-        for training, epoch in list(self.epochs.items()):
-            where = f"epoch {epoch}/{self._total(training)}" if epoch else "starting"
-            table.add_row(f"  {self.names[training]:<24}{where}")
-        return table
 
-    def _total(self, training: str) -> int:
-        (row,) = self.ledger.trainings(training=training)
-        return int(row["job"]["schedule"]["epochs"])
+def planned(plan: Plan) -> dict[str, int]:
+    """Stage -> trainings that a plan comes to: with rungs about, and with hours for a budget at most."""
+    found = {SEARCH: 0, CONFIRM: len(plan.arms) * len(plan.confirm_seeds)}
+    for arm in plan.arms:
+        *rungs, whole = [max(1, arm.trials // plan.request.eta**rung) for rung in range(len(plan.rungs(arm)))]
+        found[SEARCH] += whole * len(plan.search_seeds)
+        found |= {RUNG: found.get(RUNG, 0) + sum(rungs)} if rungs else {}
+    return found

@@ -53,6 +53,7 @@ class Study:
     def run(self) -> int:
         """Do what is left; the exit code."""
         if self.queue.ready():
+            tables.write_facts(self.plan, self.ledger)
             self._data()
             self.mirroring.open()
             self._teachers()
@@ -152,7 +153,8 @@ class Study:
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
         share = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        trainable = tune.with_parameters(train, gpus=request.gpus_per_trial, **where)
+        how = {"gpus": request.gpus_per_trial, "deterministic": request.deterministic}
+        trainable = tune.with_parameters(train, **how, **where)
         tune.Tuner(
             tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(

@@ -13,12 +13,13 @@ from absld_search.search import costs, racing
 from absld_search.search.choices import chosen_trials, front_trials
 from absld_search.search.ledger import COMPLETE, FINAL, Ledger, Row
 from absld_search.search.plan import Plan
+from absld_search.search.progress import planned
 from absld_search.search.queue import CONFIRM, JUDGED
 
 
 def write(plan: Plan, ledger: Ledger) -> list[str]:
     """Write them; the keys of complete trainings whose shard is missing or damaged."""
-    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
+    write_facts(plan, ledger)
     trials, trainings = ledger.trials(), ledger.trainings()
     joint, per_arm = front_trials(plan, trials)
     flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
@@ -57,6 +58,11 @@ def _front_probabilities(plan: Plan, trials: list[Row], trainings: list[Row]) ->
     return found
 
 
+def write_facts(plan: Plan, ledger: Ledger) -> None:
+    """`study.json` alone: also at the start, so that whoever looks at a running study knows what was asked."""
+    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
+
+
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """What is known of data and teachers."""
     known = {name: ledger.known(f"teacher:{name}") for name in plan.teachers()}
@@ -84,6 +90,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "arm_words": {arm.name: {k: v for k, v in arm.words.items() if k not in shared} for arm in plan.arms},
         "classes": list(data.class_names(setting.dataset, request.data_dir)),
         "eps": knobs[0]["eps"],
+        "planned": planned(plan),
         "search_seeds": len(plan.search_seeds),
         "confirm_seeds": len(plan.confirm_seeds),
         "confirm_seed_indices": list(plan.confirm_seeds),

@@ -17,13 +17,15 @@ from absld_search.core.trial import TrialConfig
 from absld_search.search.resources import memory_fraction
 
 
-def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0) -> dict[str, Any]:
+def train(
+    job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0, deterministic: bool = False
+) -> dict[str, Any]:
     """Run the training in `job`, a branch from its trunk; its last report carries `final` (metrics) or `failed` (why).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
     """
-    # Where data and teachers lie is a matter of this start, not of the one that queued the job.
-    config = TrialConfig.from_dict({**job["job"], "folders": folders})
+    # Where data and teachers lie, and torch's mode, are a matter of this start, not of the one that queued the job.
+    config = TrialConfig.from_dict({**job["job"], "folders": folders, "deterministic": deterministic})
     share = memory_fraction(gpus)
     if config.device == "cuda" and share:
         torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
