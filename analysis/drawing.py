@@ -83,7 +83,7 @@ def axis_label(tables: Tables, column: str) -> str:
     name = column.removeprefix("objective/")
     better = "higher" if tables.facts["objectives"][name] == "max" else "lower"
     unit = f"% of images, {attack_words(tables, kind_of(name))}" if in_per_cent(name) else "no unit"
-    return f"{plain(name)} on val\n({unit}; {better} is better)"
+    return f"{plain(name)} on val\n({unit};\n{better} is better)"
 
 
 def attack_words(tables: Tables, kind: str) -> str:

@@ -49,7 +49,8 @@ FIGURES: dict[str, Drawing] = {
     "parallel_coordinates": Drawing(
         "Parameters and objectives of the trials",
         parallel_coordinates,
-        "A line is a trial; strong lines are on their arm's front. An arm that does not tune a parameter skips its axis.",
+        "A line is a trial; strong lines are on their arm's front. An arm that does not tune a parameter skips its "
+        "axis.",
     ),
     "importances": Drawing(
         "Importance of the parameters for each objective",

@@ -28,13 +28,13 @@ def pareto_front(tables: Tables) -> Figure:
         for arm in tables.facts["arms"]:
             _draw_arm(axes, tables, arm, seeds)
         horizontal, vertical = shown_objectives(tables)
-        axes.set_xlabel(axis_label(tables, horizontal))
+        axes.set_xlabel(axis_label(tables, horizontal).replace(";\n", "; "))
         axes.set_ylabel(axis_label(tables, vertical))
         axes.scatter([], [], s=150, facecolors="none", edgecolors="black", label="chosen for the confirm stage")
         if horizontal != "number":
             _draw_confirmed(axes, tables)
         figure.legend(loc="outside lower left", ncols=3)
-        axes.set_title(f"Pareto fronts of the search, {tables.facts['workload']}: trials (pale) and fronts (steps)")
+        axes.set_title(f"Pareto fronts, {tables.facts['workload']}: trials (pale) and fronts (steps)")
         return figure
 
 
@@ -111,7 +111,9 @@ def attainment(by_seed: list[Array], directions: list[str]) -> tuple[Array, NDAr
     signs = np.array([1.0 if way == "max" else -1.0 for way in directions])
     gains = [values * signs for values in by_seed]
     levels = np.unique(np.concatenate([values[:, 0] for values in gains]))
-    reached = np.array([[values[values[:, 0] >= level, 1].max(initial=-np.inf) for level in levels] for values in gains])
+    reached = np.array(
+        [[values[values[:, 0] >= level, 1].max(initial=-np.inf) for level in levels] for values in gains]
+    )
     order = np.argsort(levels * signs[0])
     return levels[order] * signs[0], reached[:, order] * signs[1]
 

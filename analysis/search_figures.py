@@ -43,7 +43,8 @@ def spending(tables: Tables) -> Figure | None:
         corner = ", ".join(f"{value:g}" for value in spent.reference(tables))
         volume.set_ylabel(f"hypervolume (from {corner})")
         best.set_ylabel(f"best {axis_label(tables, first)}")
-        figure.supxlabel("hours of training in the arm's search", fontsize=10)
+        for axes in (volume, best):
+            axes.set_xlabel("hours of training in the search")
         figure.legend(loc="outside lower left", ncols=4)
         volume.set_title("Hypervolume of the front")
         best.set_title("Best value so far")
@@ -66,7 +67,7 @@ def parallel_coordinates(tables: Tables) -> Figure | None:
         figure, (axes,) = new_figure(1, 3.9)
         _draw_lines(axes, tables, rows, np.column_stack([places for places, _, _ in columns]))
         _draw_scales(axes, [ends for _, *ends in columns], labels)
-        for arm in dict.fromkeys(row["arm"] for row in rows):
+        for arm in [arm for arm in tables.facts["arms"] if any(row["arm"] == arm for row in rows)]:
             axes.plot([], [], color=look(tables, arm)[0], linestyle=dashes(tables, arm), label=arm)
         figure.legend(loc="outside lower left", ncols=4)
         axes.set_title("Trials of the search: strong lines are on their arm's front")
@@ -82,11 +83,12 @@ def _column(values: list[Any], log: bool = True) -> tuple[Array, str, str]:
         return np.array(places), str(order[0]), str(order[-1])
     numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    ends = (f"{low:.3g}", f"{high:.3g}")
+    if high == low:
+        return np.where(np.isnan(numbers), np.nan, 0.5), *ends
     if log and low > 0 and high / low > 5:
-        places = np.log(numbers / low) / np.log(high / low)
-    else:
-        places = (numbers - low) / (high - low) if high > low else np.where(np.isnan(numbers), np.nan, 0.5)
-    return places, f"{low:.3g}", f"{high:.3g}"
+        return np.log(numbers / low) / np.log(high / low), *ends
+    return (numbers - low) / (high - low), *ends
 
 
 def _draw_lines(axes: Axes, tables: Tables, rows: list[dict[str, Any]], places: Array) -> None:
@@ -143,10 +145,10 @@ def importance_bars(tables: Tables) -> Figure | None:
                 [shares] = [row.shares for row in found if (row.arm, row.objective) == (arm, objective)] or [{}]
                 _draw_shares(axes, tables, names, arm, shares, (place + 0.5) / len(arms) - 0.5)
             axes.set_title(plain(objective))
+            axes.set_xlabel("share of the importance")
             axes.set_yticks(range(len(names)), names, fontsize=8)
             axes.grid(False, axis="y")
         grid[0].invert_yaxis()
-        figure.supxlabel("share of the importance", fontsize=10)
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
         return figure
 

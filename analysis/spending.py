@@ -81,7 +81,9 @@ def _course(tables: Tables, arm: str, spent: Mapping[str, float]) -> Course:
     directions = list(tables.facts["objectives"].values())
     better = np.fmax if directions[0] == "max" else np.fmin
     best = better.accumulate(values[:, 0]) if len(values) else np.empty(0)
-    return Course(hours[complete] if len(trials) else np.empty(0), _volumes(values, directions, reference(tables)), best)
+    return Course(
+        hours[complete] if len(trials) else np.empty(0), _volumes(values, directions, reference(tables)), best
+    )
 
 
 def _volumes(values: Array, directions: list[str], corner: list[float]) -> Array:

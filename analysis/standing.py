@@ -24,7 +24,7 @@ class Failure(NamedTuple):
     arm: str
     stage: str
     reason: str
-    count: int
+    times: int
     example: str
 
 
