@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 from absld_search.core.results import Tables
 from analysis import cells, search_cells, standing
 from analysis.answer import Answer
-from analysis.importances import importances
-from analysis.search_figures import importance_notes
+from analysis.importances import too_few
 
 
 class Table(NamedTuple):
@@ -103,8 +102,8 @@ def _choices(found: Answer) -> list[Block]:
 
 
 def _importance_notes(tables: Tables) -> list[Block]:
-    notes = importance_notes(importances(tables))
-    return [Words(f"Not shown: {'; '.join(notes)}.", "note")] if notes else []
+    few = too_few(tables)
+    return [Words(f"Not shown: {'; '.join(few)}.", "note")] if few else []
 
 
 def _rungs(tables: Tables) -> list[Block]:

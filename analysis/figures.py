@@ -70,4 +70,8 @@ def drawn(tables: Tables) -> dict[str, Figure]:
     """Name -> figure, of those that have something to draw."""
     with styled():
         found = {name: drawing.draw(tables) for name, drawing in FIGURES.items()}
-    return {name: figure for name, figure in found.items() if figure is not None}
+        figures = {name: figure for name, figure in found.items() if figure is not None}
+        for figure in figures.values():
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # once laid out; every file it is saved to would do it again
+    return figures

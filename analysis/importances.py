@@ -12,36 +12,42 @@ FEWEST = 8  # complete trials below which an importance is a guess
 
 
 class Importances(NamedTuple):
-    """Of one arm and objective: parameter -> share of the importance, which sum to 1; {} with the reason why."""
+    """Of one arm and objective: parameter -> share of the importance, which sum to 1; {} where all values are equal."""
 
     arm: str
     objective: str
     shares: dict[str, float]
-    trials: int
-    reason: str = ""
 
 
 def importances(tables: Tables) -> list[Importances]:
-    """One row an arm and objective; arms with nothing to tune are left out."""
+    """One row an arm and objective; arms with nothing to tune, or with too few trials, are left out."""
     found = []
-    for arm in tables.facts["arms"]:
-        wanted = (pc.field("arm") == arm) & (pc.field("state") == "COMPLETE")
-        rows = tables.trials.filter(wanted).to_pylist()
+    for arm, rows in _tuned(tables).items():
         params = [json.loads(row["params"]) for row in rows]
-        if any(params):
+        if len(rows) >= FEWEST:
             found += [_of(arm, name, params, rows, way) for name, way in tables.facts["objectives"].items()]
     return found
+
+
+def too_few(tables: Tables) -> list[str]:
+    """The arms that have too few complete trials, in words."""
+    few = {arm: len(rows) for arm, rows in _tuned(tables).items() if len(rows) < FEWEST}
+    return [f"{arm} has {count} complete trials and needs {FEWEST}" for arm, count in few.items()]
+
+
+def _tuned(tables: Tables) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> its complete trials, of the arms that tune something."""
+    complete = tables.trials.filter(pc.field("state") == "COMPLETE").to_pylist()
+    rows = {arm: [row for row in complete if row["arm"] == arm] for arm in tables.facts["arms"]}
+    return {arm: found for arm, found in rows.items() if any(row["params"] != "{}" for row in found)}
 
 
 def _of(arm: str, objective: str, params: list[dict[str, Any]], rows: list[dict[str, Any]], way: str) -> Importances:
     # PED-ANOVA asks what tells the *lowest* values from the rest, so what is maximised is negated for it.
     sign = -1.0 if way == "max" else 1.0
     values = [sign * row[f"objective/{objective}"] for row in rows]
-    if len(rows) < FEWEST:
-        return Importances(arm, objective, {}, len(rows), f"{len(rows)} complete trials; {FEWEST} are needed")
-    if max(values) == min(values):
-        return Importances(arm, objective, {}, len(rows), "every trial has the same value")
-    return Importances(arm, objective, _shares(params, values), len(rows))
+    varied = max(values) > min(values)
+    return Importances(arm, objective, _shares(params, values) if varied else {})
 
 
 def _shares(params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:

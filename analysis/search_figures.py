@@ -13,7 +13,7 @@ from absld_search.core.results import Tables
 from analysis import spending as spent
 from analysis import standing
 from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, look, new_figure, styled
-from analysis.importances import Importances, importances
+from analysis.importances import importances
 from analysis.sentences import plain
 
 LINES_SHOWN = 300  # trials off the fronts in parallel coordinates; a sample of more
@@ -184,8 +184,3 @@ def rung_steps(tables: Tables) -> Figure | None:
         axes.set_ylabel("trials trained so far")
         figure.legend(loc="outside lower left", ncols=4)
         return figure
-
-
-def importance_notes(found: list[Importances]) -> list[str]:
-    """Which arms' importances are not shown, and why."""
-    return list(dict.fromkeys(f"{row.arm}: {row.reason}" for row in found if row.reason))
