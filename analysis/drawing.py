@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from absld_search.core.metrics import kind_of
 from absld_search.core.results import Tables
+from absld_search.search import palette
+from absld_search.search.palette import COLOURS
 from analysis.sentences import attack_label, in_per_cent, plain
 
 Array = NDArray[np.float64]
-# Okabe and Ito, "Color Universal Design", 2008; without its yellow, which is too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "--")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -62,7 +62,7 @@ def look(tables: Tables, arm: str) -> tuple[str, str, str]:
     """Colour, marker and hatch of an arm; beyond seven arms colours return, with other markers and hatches."""
     index = tables.facts["arms"].index(arm)
     other = index + index // len(COLOURS)
-    return COLOURS[index % len(COLOURS)], MARKERS[other % len(MARKERS)], HATCHES[other % len(HATCHES)]
+    return palette.of_arm(tables.facts["arms"], arm), MARKERS[other % len(MARKERS)], HATCHES[other % len(HATCHES)]
 
 
 def dashes(tables: Tables, arm: str) -> Any:

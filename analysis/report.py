@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from absld_search.core.files import replacing
 from absld_search.core.results import Tables, write_json
 from absld_search.words import UsageError
-from analysis import choosing, figures, latex, loading, markdown, page, sheets
+from analysis import cells, choosing, figures, latex, loading, markdown, page, sheets
 from analysis.answer import Answer, answer
 from analysis.contents import contents
 from analysis.drawing import styled
@@ -62,6 +62,12 @@ def _write(tables: Tables, found: Answer, report: Path, papers: bool) -> dict[st
         _save(figure, report / "figures" / f"{name}.png")
         _save(figure, report / "figures" / f"{name}.pdf")
     return texts | {"csv": numbers["arms"]}
+
+
+def summary(found: Answer) -> str:
+    """The answer and the table of arms as Markdown, for a place with little room."""
+    said = [f"* {markdown.plain_markdown(verdict)}" for verdict in [*found.notices, *found.verdicts]]
+    return "\n".join([*said, "", markdown.table(*cells.rows(found)), "", markdown.plain_markdown(cells.legend(found))])
 
 
 def as_json(found: Answer) -> dict[str, Any]:

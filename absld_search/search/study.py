@@ -79,9 +79,9 @@ class Study:
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
-    def publish(self, report: Path, answer: Any) -> None:
-        """The report's files and numbers into MLflow, and a last chance for it to hear of everything."""
-        self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
+    def publish(self, report: Path, description: str) -> None:
+        """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything."""
+        self.mirroring.answer(sorted(report.iterdir()), {}, description)
         left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
         self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
 

@@ -22,6 +22,7 @@ from absld_search.core.records import EpochLog
 from absld_search.search import background, mirroring
 from absld_search.search.ledger import COMPLETE, Ledger, Row
 from absld_search.search.mirroring import Mirroring
+from absld_search.search.mlflow_view import Shown
 from absld_search.search.queue import Queue, front_trials
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tracking import Mirror, store_uri
@@ -293,7 +294,7 @@ def _has(client: MlflowClient, run: Any, row: Row, folder: Path) -> bool:
 
 def test_a_request_that_was_given_up_and_arrives_later_changes_nothing(tmp_path: Path) -> None:
     """A server that hung carries out what the client has sent a second time by then: the run and its points."""
-    first, second = (Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, []) for _ in range(2))
+    first, second = (Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, [])) for _ in range(2))
     for late in (first, second):
         late.open()
     second._find = lambda key: second._runs.get(key)  # type: ignore[method-assign]  # it has not seen the other's run
@@ -302,7 +303,7 @@ def test_a_request_that_was_given_up_and_arrives_later_changes_nothing(tmp_path:
     second._runs["t"].id = first._runs["t"].id
     for made in (first, second):
         made.epochs("t", [(1, {"a": 0.1}), (2, {"a": 0.2})], {1: 1_000, 2: 2_000})
-    third = Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, [])
+    third = Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, []))
     third.open()
     third.look_again()
     client = MlflowClient(store_uri(tmp_path))
