@@ -12,7 +12,7 @@ from analysis.drawing import styled
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1f24;
-       background: #fff; max-width: 60rem; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
+       background: #fff; max-width: 68rem; margin: 0 auto; padding: 2rem 1.2rem 4rem; }
 h1 { font-size: 1.65rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #d8dee4; padding-bottom: .25rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
@@ -29,7 +29,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { text-align: right; padding: .38rem .5rem; border-bottom: 1px solid #e4e8ec; white-space: nowrap; }
 th { white-space: normal; }
 th.text, td.text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: anywhere; min-width: 4.5rem; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 5.6rem; }
 thead th { border-bottom: 2px solid #b6c0ca; vertical-align: bottom; }
 tr.marked td { background: #eaf6f0; font-weight: 600; }
 .note, figcaption { color: #57606a; font-size: .86rem; overflow-wrap: anywhere; }
@@ -42,6 +42,7 @@ li { margin: .35rem 0; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { padding: 1.2rem .9rem 3rem; }
   ul { padding-left: 1.2rem; }
+  td.text { min-width: 8rem; }
   .drawing { overflow-x: auto; }
   .drawing svg { min-width: 33rem; }
 }

@@ -158,7 +158,7 @@ def front_rows(page: Any, *links: str) -> list[str]:
 
 
 def rows(page: Any) -> list[str]:
-    """The run names in the list at the left, once it shows as many as it counts (MLflow draws up to 25 at this size)."""
+    """The run names in the list at the left, once it shows as many as it counts (MLflow draws up to 25)."""
     return page.wait_for_function(
         """() => {
             const count = document.body.innerText.match(/(\\d+)\\s+matching run/);
@@ -181,7 +181,7 @@ def line_charts(page: Any, least: int) -> set[str]:
         """least => {
             const cards = [...document.querySelectorAll('[data-testid="experiment-view-compare-runs-card"]')];
             const drawn = cards.filter(card => card.querySelector('.js-line'));
-            return drawn.length >= least && drawn.map(card => card.innerText.split('\n')[0].trim());
+            return drawn.length >= least && drawn.map(card => card.innerText.split(String.fromCharCode(10))[0].trim());
         }""",
         arg=least,
     )

@@ -26,7 +26,9 @@ def of_study(question: str, experiment: str, answer: str = "") -> str:
         for view, title in mlflow_view.TITLES.items()
     ]
     said = [answer, ""] if answer else []
-    ways = "Saved views are MLflow's own, undocumented format: where one opens an empty page, its filter alone still works."
+    ways = (
+        "A saved view's format is MLflow's own and undocumented: where one opens an empty page, its filter still works."
+    )
     return "\n".join([f"**{plain(question)}**", "", *said, *lines, "", ways])
 
 
