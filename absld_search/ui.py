@@ -18,7 +18,7 @@ from typing import IO, NoReturn
 import click
 from click.core import ParameterSource
 
-from absld_search.search.mlflow_view import FRONT, TITLES
+from absld_search.search.mlflow_view import FRONT, TITLES, link, plain_link
 from absld_search.words import masked
 
 HOST = "127.0.0.1"
@@ -65,13 +65,13 @@ def main(
     uri = tracking_uri or tracking.store_uri(out)
     experiment = _experiment(uri, study)
     if tracking.is_server(uri):
-        click.echo(tracking.link(uri, experiment, view))
+        click.echo(link(uri, experiment, view))
         return
     strict = context.get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = _free_port(port, strict)
     server = f"http://{HOST}:{port}"
-    links = {name: tracking.link(server, experiment, name) for name in (view, *TITLES)}
-    _serve(uri, port, links, tracking.plain_link(server, experiment, view))
+    links = {name: link(server, experiment, name) for name in (view, *TITLES)}
+    _serve(uri, port, links, plain_link(server, experiment, view))
 
 
 def _experiment(uri: str, study: str | None) -> str:
@@ -120,8 +120,8 @@ def _serve(uri: str, port: int, links: Mapping[str, str], plain: str) -> None:
         server = _start(uri, port, words)
         try:
             _wait_until_it_answers(server, port, words)
-            for number, (view, link) in enumerate(links.items()):
-                click.echo(f"{TITLES[view]}{'' if number else ' (Ctrl-C ends the server)'}: {link}")
+            for place, (view, address) in enumerate(links.items()):
+                click.echo(f"{TITLES[view]}{'' if place else ' (Ctrl-C ends the server)'}: {address}")
             click.echo(f"Should MLflow show an empty page there (its format for views is its own): {plain}")
             server.wait()
             raise click.ClickException(f"the MLflow server ended by itself:\n{_tail(words)}")

@@ -46,6 +46,8 @@ def test_the_report_reads_well_and_stands_alone(study, tmp_path, width):
         picture = Path(os.environ.get("ABSLD_REPORT_PICTURE", tmp_path / "report.png"))
         if width == 1280:
             page.goto(page_file)
-            page.screenshot(path=str(picture), clip={"x": 0, "y": 0, "width": width, "height": CUT_HEIGHT}, full_page=True)
+            page.screenshot(
+                path=str(picture), clip={"x": 0, "y": 0, "width": width, "height": CUT_HEIGHT}, full_page=True
+            )
             assert picture.read_bytes().startswith(b"\x89PNG")
     assert said == [] and [url for url in requests if not url.startswith((page_file, "data:"))] == []

@@ -63,6 +63,23 @@ def filter_query(view: str) -> str:
     return f"searchFilter={quote(FILTERS[view], safe='')}"
 
 
+def mode(view: str) -> str:
+    """How MLflow's runs page is opened for a view: as charts, or as a table."""
+    return "TABLE" if view == FAILURES else "CHART"
+
+
+def link(base_url: str, experiment_id: str, view: str = FRONT) -> str:
+    """The address of a saved view: the runs in a list at the left, their charts at the right."""
+    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?workflowType=machine_learning&compareRunsMode={mode(view)}&viewStateShareKey={view}"
+
+
+def plain_link(base_url: str, experiment_id: str, view: str = FRONT) -> str:
+    """The address of the same runs without a saved view, in words that MLflow documents."""
+    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{page}?workflowType=machine_learning&{filter_query(view)}"
+
+
 def temperature(side: str, index: int) -> str:
     """The metric of one class's temperature; side: one of `SIDES`."""
     return f"temperature_{side}/class_{index:02d}"

@@ -21,7 +21,7 @@ def of_study(question: str, experiment: str, answer: str = "") -> str:
     """A study's question, its answer once there is one, and the ways into it."""
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
     lines = [
-        f"* [{title}]({page}&compareRunsMode={mode(view)}&viewStateShareKey={view}); its filter alone: "
+        f"* [{title}]({page}&compareRunsMode={mlflow_view.mode(view)}&viewStateShareKey={view}); its filter alone: "
         f"[`{mlflow_view.FILTERS[view].replace('`', '')}`]({page}&{mlflow_view.filter_query(view)})"
         for view, title in mlflow_view.TITLES.items()
     ]
@@ -30,11 +30,6 @@ def of_study(question: str, experiment: str, answer: str = "") -> str:
         "A saved view's format is MLflow's own and undocumented: where one opens an empty page, its filter still works."
     )
     return "\n".join([f"**{plain(question)}**", "", *said, *lines, "", ways])
-
-
-def mode(view: str) -> str:
-    """How MLflow's runs page is opened for a view: as charts, or as a table."""
-    return "TABLE" if view == mlflow_view.FAILURES else "CHART"
 
 
 def plain(text: str) -> str:

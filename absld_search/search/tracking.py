@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from absld_search.search import mlflow_view, notes, palette
 from absld_search.search.mlflow_view import Shown
+from absld_search.search.mlflow_view import link as link
 from absld_search.search.mlflow_view import store_uri as store_uri
 from absld_search.search.notes import NOTE
 
@@ -307,18 +308,6 @@ def newest_experiment(tracking_uri: str, study: str | None = None) -> str | None
     named = [experiment for experiment in studies if study in (None, experiment.name)]
     newest = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
     return newest.experiment_id if newest else None
-
-
-def link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> str:
-    """The address of a saved view: the runs in a list at the left, their charts at the right."""
-    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?workflowType=machine_learning&compareRunsMode={notes.mode(view)}&viewStateShareKey={view}"
-
-
-def plain_link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> str:
-    """The address of the same runs without a saved view, in words that MLflow documents."""
-    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?workflowType=machine_learning&{mlflow_view.filter_query(view)}"
 
 
 def _known(run: Any) -> _Run:
