@@ -184,7 +184,7 @@ def test_failures_are_counted_by_reason(tmp_path):
 
 def test_a_race_gives_the_probability_of_being_on_the_front(tmp_path):
     """Two raced trials of one arm, one clearly ahead in every seed; the rest keep one seed."""
-    folder = write_study(tmp_path / "s", {"dual": 0.0}, seeds=0, objectives={"worst_class_robust_accuracy": "max"})
+    folder = write_study(tmp_path / "s", {"dual": 0.0}, seeds=0)
     shard = {0: 0.9, 1: 0.5}
     rows, more = [], []
     for number, level in shard.items():
@@ -297,7 +297,7 @@ def test_markdown_has_the_tables(study, printed):
     assert printed["md"].count("| --- |") >= 5 and "## Cost" in printed["md"] and "<svg" not in printed["md"]
 
 
-def test_two_arms_can_be_compared_alone(study, capsys):
+def test_two_arms_can_be_compared_alone(study, printed):
     assert report.main([str(study), "--compare", "shared", "product"]) == 0
     whole, pair = answer(results.load(study)), choosing.compared(results.load(study), ["shared", "product"])
     assert [row.arm for row in pair.rows] == ["shared", "product"]
@@ -321,11 +321,11 @@ def test_an_arm_that_is_none_is_refused(study, capsys, arms):
 
 
 def test_several_studies_are_reported_as_one(study, tmp_path, capsys):
-    other = write_study(tmp_path / "other", {"dual": -0.2}, fixed={"method": "absld"})
+    other = write_study(tmp_path / "other", {"deeper": -0.2})
     assert report.main([str(study), str(other), "--to", str(tmp_path / "both")]) == 0
-    assert "other/dual is lower than temps/dual by" in " ".join(capsys.readouterr().out.split())
+    assert "other/deeper is lower than temps/dual by" in " ".join(capsys.readouterr().out.split())
     stored = json.loads((tmp_path / "both" / "answer.json").read_text())
-    assert [row["arm"] for row in stored["rows"]] == ["temps/dual", "temps/shared", "temps/product", "other/dual"]
+    assert [row["arm"] for row in stored["rows"]] == ["temps/dual", "temps/shared", "temps/product", "other/deeper"]
     merged = choosing.merged([loading.load(study), loading.load(other)])
     assert len(set(merged.trainings["training"].to_pylist())) == merged.trainings.num_rows
 

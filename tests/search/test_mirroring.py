@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import ui
 from absld_search.core.records import EpochLog
-from absld_search.search import background, mirroring
+from absld_search.search import background, mirroring, palette
 from absld_search.search.ledger import COMPLETE, Ledger, Row
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.mlflow_view import Shown
@@ -112,6 +112,14 @@ def test_a_trial_carries_its_objectives_curves_and_test_means(tmp_path: Path) ->
     expected = sum(row["metrics"]["test/cw_accuracy"] for row in confirm) / len(confirm)
     assert run.data.metrics["test/cw_accuracy"] == expected
     assert run.data.params["temperature_lr"] == "0.0"
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "temperature_adv/class_00")] == [1]
+    assert run.data.tags["confirmed"] == "true" and run.data.tags["mlflow.runColor"] == palette.of_arm(
+        ["dual", "rslad"], "rslad", run.data.tags["pareto"] == "true"
+    )
+    assert "A trial of arm **rslad**" in run.data.tags["mlflow.note.content"]
+    assert "| robust\\_cvar |" in run.data.tags["mlflow.note.content"]
+    assert "**Does it?**" in experiment.tags["mlflow.note.content"]
+    assert "viewStateShareKey=failures" in experiment.tags["mlflow.note.content"]
 
 
 def test_a_failed_trial_is_failed_in_mlflow_and_has_no_metric(tmp_path: Path) -> None:

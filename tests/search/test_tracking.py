@@ -250,3 +250,29 @@ def test_two_studies_of_one_name_stay_apart(tmp_path):
     again = Mirror(store_uri(tmp_path), "study", tmp_path / "b", Shown(OBJECTIVES, ["rate"]), identity="b" * 8)
     assert again.open() == second.experiment_id
     assert second.experiment == "study-bbbbbb"
+
+
+def test_descriptions_are_markdown_in_which_nothing_acts(tmp_path):
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown(OBJECTIVES, []), question="<script>a | b</script>")
+    made.open()
+    bundle = tmp_path / "study.json"
+    bundle.write_text("{}")
+    made.answer([], {}, "| arm |\n| --- |\n<img src=x>\n" + "a line\n" * 3000, [bundle])
+    tags = MlflowClient(store_uri(tmp_path)).get_experiment_by_name("study").tags
+    note = runs(tmp_path)["answer"].data.tags["mlflow.note.content"]
+    assert "<" not in note + tags["mlflow.note.content"]
+    assert note.startswith("| arm |") and note.endswith("report)") and len(note) < 5000
+    assert "tags.pareto%20%3D%20%27true%27" in tags["mlflow.note.content"]  # the plain filter link
+    assert [file.name for file in (tmp_path).rglob("bundle/*")] == ["study.json"]
+
+
+def test_arms_have_colours_of_their_own_pale_off_the_front(tmp_path):
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown(OBJECTIVES, []), arms=["dual", "shared"])
+    made.open()
+    for key, arm in (("a", "dual"), ("b", "dual"), ("c", "shared")):
+        made.trial(key, key, {}, {"arm": arm})
+    made.training("a/0", "a", "a/0", {"arm": "dual"})
+    made.mark_fronts(["a", "c"], ["a", "c"])
+    colours = {key: run.data.tags["mlflow.runColor"] for key, run in runs(tmp_path).items()}
+    assert colours["a"] == colours["a/0"] == "#0072B2" and colours["c"] == "#D55E00"
+    assert colours["b"] not in (colours["a"], colours["c"])
