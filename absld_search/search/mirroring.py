@@ -24,7 +24,7 @@ from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOP
 from absld_search.search.mlflow_view import SIDES, Shown, class_accuracy, temperature
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM, JUDGED, front_trials
-from absld_search.search.tracking import Mirror
+from absld_search.search.tracking import CONFIRMED, Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
@@ -159,7 +159,7 @@ class Mirroring:
             values = self._values(trial)
             objectives = {key: values[key] for key in self.plan.objectives if key in values}
             note = notes.of_trial(trial["arm"], trial["params"], objectives, trial["reason"])
-            tags = {notes.NOTE: note, **({"confirmed": "true"} if trial["confirmed"] else {})}
+            tags = {notes.NOTE: note, **({CONFIRMED: "true"} if trial["confirmed"] else {})}
             self.mirror.finish(name, values, STATUS[trial["state"]], trial["reason"], tags)
 
     def _complete(self, trial: Row, stages: Collection[str]) -> list[Row]:

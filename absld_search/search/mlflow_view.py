@@ -28,7 +28,8 @@ FILTERS = {
     CURVES: "tags.`absld.kind` = 'trial'",
     TEMPERATURES: CONFIRMED,
     CLASSES: CONFIRMED,
-    FAILURES: "attributes.status = 'FAILED'",
+    # Trainings alone: MLflow would fold them under their trial, and count what it does not show.
+    FAILURES: "attributes.status = 'FAILED' and tags.`absld.kind` = 'training'",
 }
 CHARTED_RUNS = 200  # MLflow draws at most 500; the front and its curves stay readable below this
 CLASSES_CHARTED = 12  # one chart each; of more classes, a sample that spans them

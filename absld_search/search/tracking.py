@@ -35,7 +35,7 @@ MIRROR_ERRORS = (MlflowException, SQLAlchemyError)  # for callers' `except`, non
 METRICS_A_BATCH = 1000  # MLflow's limit for one request; params and tags it splits by itself, and keeps once
 RUNS_A_PAGE = 1000
 KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.opened"
-IDENTITY = "absld.identity"
+IDENTITY, CONFIRMED = "absld.identity", "confirmed"
 COLOR, PARENT = "mlflow.runColor", "mlflow.parentRunId"
 ANSWER = "answer"
 SAFE_KEY = re.compile(r"[\w .#/:-]{1,200}", re.ASCII)
@@ -156,7 +156,9 @@ class Mirror:
             (name, last[name], float(value)) for name, value in metrics.items()
             if run.points.get(name, {}).get(last[name]) != value
         ), {})  # fmt: skip
-        self._tag(run, {**(tags or {}), **({"reason": reason} if reason or "reason" in run.tags else {})})
+        more = {**(tags or {}), **({"reason": reason} if reason or "reason" in run.tags else {})}
+        colour = {COLOR: self._colour({**run.tags, **more}, strong=True)} if CONFIRMED in more else {}
+        self._tag(run, {**more, **colour})
         if run.status != status:
             self._client.set_terminated(run.id, status)
             run.status = status
@@ -170,8 +172,8 @@ class Mirror:
             self._tag(run, {**marks, COLOR: self._colour(run.tags, strong=key in on_joint)})
 
     def _colour(self, tags: Mapping[str, str], strong: bool) -> str:
-        """Of an arm, so that arms can be told apart in every chart; pale where a trial is not on the joint front."""
-        return palette.of_arm(self.arms, tags.get("arm", ""), strong)
+        """Of an arm, so that arms can be told apart; pale for a trial that is neither on the joint front nor confirmed."""
+        return palette.of_arm(self.arms, tags.get("arm", ""), strong or tags.get(CONFIRMED) == "true")
 
     def answer(self, files: Sequence[Path], metrics: Mapping[str, float], description: str,
                bundle: Sequence[Path] = ()) -> None:  # fmt: skip
