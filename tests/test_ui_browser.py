@@ -37,8 +37,8 @@ def test_every_view_shows_what_it_promises(tmp_path):
         browser.open_view(page, link, CLASSES)
         page.locator(".parcoords").first.wait_for()
         assert browser.rows(page) == ["dual #0", "shared #0"]
-        axes = page.locator(".parcoords text.axis-title").all_text_contents()
-        assert [axis.rpartition("/")[2] for axis in axes] == [f"class_{c:02d}" for c in range(browser.CLASSES)]
+        axes = page.locator(".parcoords text").all_text_contents()
+        assert {f"test/robust_accuracy/class_{c:02d}" for c in range(browser.CLASSES)} <= set(axes)
 
         browser.open_view(page, link, FAILURES)
         page.get_by_text("logits are not finite").first.wait_for()

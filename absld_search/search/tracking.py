@@ -172,7 +172,7 @@ class Mirror:
             self._tag(run, {**marks, COLOR: self._colour(run.tags, strong=key in on_joint)})
 
     def _colour(self, tags: Mapping[str, str], strong: bool) -> str:
-        """Of an arm, so that arms can be told apart; pale for a trial that is neither on the joint front nor confirmed."""
+        """Of an arm, so that arms can be told apart; pale for trials neither on the joint front nor confirmed."""
         return palette.of_arm(self.arms, tags.get("arm", ""), strong or tags.get(CONFIRMED) == "true")
 
     def answer(self, files: Sequence[Path], metrics: Mapping[str, float], description: str,
