@@ -115,7 +115,7 @@ def _carry_out(made: Any) -> int:
         with study.held(made) as started:
             code = started.run()
             answer = report.write(made.folder)
-            started.publish(made.folder / "report", answer)
+            started.publish(made.folder / "report", report.summary(answer))
             if code != study.INTERRUPTED:
                 click.echo(report.table(answer))
             click.echo(started.closing(code))

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NoReturn
 
 import click
 from click.core import ParameterSource
 
+from absld_search.search.mlflow_view import FRONT, TITLES, link, plain_link
 from absld_search.words import masked
 
 HOST = "127.0.0.1"
@@ -44,21 +46,32 @@ class Refusal(click.ClickException):
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI",
               help="Another MLflow store or server.  [env: MLFLOW_TRACKING_URI; default: OUT/mlflow.db]")  # fmt: skip
 @click.option("--study", help="A study's name.  [default: the newest]")
+@click.option(
+    "--view",
+    type=click.Choice(list(TITLES)),
+    default=FRONT,
+    show_default=True,
+    help="What the link opens: " + "; ".join(f"{name}: {title}" for name, title in TITLES.items()) + ".",
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True,
               help="Taken as it is when given; else the next free one is used.")  # fmt: skip
 @click.pass_context
-def main(context: click.Context, out: Path, tracking_uri: str | None, study: str | None, port: int) -> None:
+def main(
+    context: click.Context, out: Path, tracking_uri: str | None, study: str | None, view: str, port: int
+) -> None:  # fmt: skip
     """Show a study's Pareto front in MLflow."""
     from absld_search.search import tracking  # takes a second, which --help need not pay
 
     uri = tracking_uri or tracking.store_uri(out)
     experiment = _experiment(uri, study)
     if tracking.is_server(uri):
-        click.echo(tracking.link(uri, experiment))
+        click.echo(link(uri, experiment, view))
         return
     strict = context.get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = _free_port(port, strict)
-    _serve(uri, port, tracking.link(f"http://{HOST}:{port}", experiment))
+    server = f"http://{HOST}:{port}"
+    links = {name: link(server, experiment, name) for name in (view, *TITLES)}
+    _serve(uri, port, links, plain_link(server, experiment, view))
 
 
 def _experiment(uri: str, study: str | None) -> str:
@@ -97,7 +110,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _serve(uri: str, port: int, link: str) -> None:
+def _serve(uri: str, port: int, links: Mapping[str, str], plain: str) -> None:
+    """`links`: by view, first the one to open; `plain`: without a saved view."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     click.echo("Starting MLflow ...", err=True)
@@ -106,7 +120,9 @@ def _serve(uri: str, port: int, link: str) -> None:
         server = _start(uri, port, words)
         try:
             _wait_until_it_answers(server, port, words)
-            click.echo(f"Pareto front (Ctrl-C ends the server): {link}")
+            for place, (view, address) in enumerate(links.items()):
+                click.echo(f"{TITLES[view]}{'' if place else ' (Ctrl-C ends the server)'}: {address}")
+            click.echo(f"Should MLflow show an empty page there (its format for views is its own): {plain}")
             server.wait()
             raise click.ClickException(f"the MLflow server ended by itself:\n{_tail(words)}")
         finally:

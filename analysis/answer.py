@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from absld_search.core.metrics import tail_objective
 from absld_search.core.results import Tables
 from absld_search.search import stats
-from analysis import evidence
+from analysis import evidence, standing
 from analysis.caveats import caveats
 from analysis.confirmed import (
     SEARCHED,
@@ -115,6 +115,7 @@ class Answer:
     power: str = ""  # what would decide a difference of 1 point
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> measures on val, sha256, images
     headline: Headline = Headline(SEARCHED, 0, 0)  # the attack of all these numbers
+    notices: list[str] = field(default_factory=list)  # that the study runs, is empty, or has only failures
 
     @property
     def sentence(self) -> str:
@@ -136,18 +137,21 @@ def answer(tables: Tables) -> Answer:
         workload=facts["workload"],
         rows=rows,
         comparisons=comparisons,
-        verdicts=[*_smoke(facts["workload"]), *_said(rows, comparisons, headline)],
+        verdicts=said(facts["workload"], rows, comparisons, headline),
         caveats=caveats(facts, rows, seeds, headline),
         worst=evidence.worst_rows(tables, seeds, on_test),
         classes=evidence.class_differences(tables, [arm for arm in arms if _decided(arm, comparisons)], on_test),
         power=evidence.power(arms[0], worst, on_test),
         teachers=dict(facts.get("teachers", {})),
         headline=headline,
+        notices=standing.notices(tables),
     )
 
 
-def _said(rows: list[Row], comparisons: list[Comparison], headline: Headline) -> list[str]:
-    return [*verdicts_of(rows, comparisons, headline.kind), *filter(None, [measured_under(headline)])]
+def said(workload: str, rows: list[Row], comparisons: list[Comparison], headline: Headline) -> list[str]:
+    """The answer in plain words, a sentence or two each."""
+    measured = filter(None, [measured_under(headline)])
+    return [*_smoke(workload), *verdicts_of(rows, comparisons, headline.kind), *measured]
 
 
 def _smoke(workload: str) -> list[str]:

@@ -1,87 +1,73 @@
-"""The report of a study: `report/index.html`, `answer.md`, `answer.json`, `front.html` and `front.png`.
+"""The report of a study, finished or running: one page that stands alone, Markdown, and figures and tables for a paper.
 
 python -m analysis.report runs/STUDY
+python -m analysis.report runs/STUDY --compare dual product --format latex
+python -m analysis.report runs/FIRST runs/SECOND          # their arms in one report
+
+It writes `index.html`, `answer.md`, `answer.json`, `tables.tex`, `front.html`, `front.png`, `csv/` and `figures/` (PNG
+and PDF) into `report/` in the study's folder, and prints the answer in the format asked for.
 """
 
 import argparse
 import dataclasses
 import math
 import sys
-import textwrap
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from absld_search.core.results import load, replacing, write_json
-from analysis import cells, figures, page
+from matplotlib.figure import Figure
+
+from absld_search.core.files import replacing
+from absld_search.core.results import Tables, write_json
+from absld_search.words import UsageError
+from analysis import cells, choosing, figures, latex, loading, markdown, page, sheets
 from analysis.answer import Answer, answer
+from analysis.contents import contents
+from analysis.drawing import styled
+from analysis.terminal import table as table
+
+FORMATS = ("html", "md", "latex", "csv")
 
 
 def write(study_folder: Path | str) -> Answer:
-    """Write a study's `report/` and return its answer.
+    """Write a study's `report/`, without the figures for a paper, and return its answer.
 
     Raises: FileNotFoundError where the folder is no study or has no results.
     """
-    tables = load(study_folder)
-    found, report = answer(tables), Path(study_folder) / "report"
-    write_json(report / "answer.json", as_json(found))
-    _write_text(report / "answer.md", markdown(found))
-    _write_text(report / "index.html", page.answer_page(tables, found))
-    _write_text(report / "front.html", page.front_page(tables))
-    with replacing(report / "front.png") as temporary:
-        figures.pareto_front(tables).savefig(temporary, format="png")
+    tables = loading.load(study_folder)
+    found = answer(tables)
+    _write(tables, found, Path(study_folder) / "report", papers=False)
     return found
 
 
-def table(found: Answer, width: int = 110) -> str:
-    """The answer as plain text, for a terminal of at least 110 columns."""
-    lines = [*_wrapped(found.question, width), "", *_aligned(*cells.rows(found, narrow=True), width)]
-    for row in found.rows:
-        lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
-    if found.comparisons:
-        lines += ["", *_aligned(*cells.comparisons(found), width)]
-    if found.worst:
-        lines += ["", *_aligned(*cells.worst(found), width, words=1)]
-    if found.classes:
-        lines += ["", *_aligned(*cells.classes(found), width)]
-    if found.teachers:
-        lines += ["", *_aligned(*cells.teachers(found), width)]
-    lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
-    lines += [
-        "",
-        *_wrapped(cells.legend(found, narrow=True), width),
-        "",
-        *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
-        *_wrapped(found.power, width),
-    ]
-    return "\n".join(lines)
+def _write(tables: Tables, found: Answer, report: Path, papers: bool) -> dict[str, str]:
+    """Write everything; format -> what is printed for it."""
+    sections, drawn = contents(tables, found), figures.drawn(tables)
+    texts = {
+        "html": f"{table(found)}\n\nreport: {report / 'index.html'}",
+        "md": markdown.markdown(found, sections),
+        "latex": latex.latex(found, sections),
+    }
+    numbers = sheets.sheets(tables, found)
+    write_json(report / "answer.json", as_json(found))
+    _write_text(report / "answer.md", texts["md"])
+    _write_text(report / "tables.tex", texts["latex"])
+    _write_text(report / "index.html", page.answer_page(found, sections, drawn))
+    _write_text(report / "front.html", page.front_page(tables, drawn["pareto_front"]))
+    for name, text in numbers.items():
+        _write_text(report / "csv" / f"{name}.csv", text)
+    _save(drawn["pareto_front"], report / "front.png")
+    for name, figure in drawn.items() if papers else ():
+        _save(figure, report / "figures" / f"{name}.png")
+        _save(figure, report / "figures" / f"{name}.pdf")
+    return texts | {"csv": numbers["arms"]}
 
 
-def markdown(found: Answer) -> str:
-    """The answer as Markdown."""
-    teachers = [_markdown_table(*cells.teachers(found)), cells.TEACHER_LEGEND] if found.teachers else []
-    comparisons = [_markdown_table(*cells.comparisons(found)), cells.COMPARISON_LEGEND] if found.comparisons else []
-    worst = [_markdown_table(*cells.worst(found)), cells.worst_legend(found)] if found.worst else []
-    classes = [_markdown_table(*cells.classes(found)), cells.classes_legend(found)] if found.classes else []
-    parts = [
-        f"# {_plain_markdown(found.question)}",
-        _plain_markdown(f"Study {found.study}, workload {found.workload}."),
-        *[f"**{_plain_markdown(verdict)}**" for verdict in found.verdicts],
-        _markdown_table(*cells.rows(found)),
-        _markdown_list([f"{row.arm}: {row.reason}" for row in found.rows if row.reason]),
-        cells.legend(found),
-        *comparisons,
-        found.power,
-        *worst,
-        *classes,
-        *teachers,
-        "Chosen parameters:",
-        _markdown_list([cells.choice(row) for row in found.rows if row.trial]),
-        "What the answer rests on:",
-        _markdown_list(found.caveats),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def summary(found: Answer) -> str:
+    """The answer and the table of arms as Markdown, for a place with little room."""
+    said = [f"* {markdown.plain_markdown(verdict)}" for verdict in [*found.notices, *found.verdicts]]
+    return "\n".join([*said, "", markdown.table(*cells.rows(found)), "", markdown.plain_markdown(cells.legend(found))])
 
 
 def as_json(found: Answer) -> dict[str, Any]:
@@ -89,21 +75,41 @@ def as_json(found: Answer) -> dict[str, Any]:
     content = dataclasses.asdict(found) | {"sentence": found.sentence}
     for stored, comparison in zip(content["comparisons"], found.comparisons, strict=True):
         stored |= {"decided": comparison.decided, "general": comparison.general}
-    return _finite(content)
+    finite: dict[str, Any] = _finite(content)
+    return finite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report of one study and print its answer."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a study.")
-    parser.add_argument("study_folder", type=Path, metavar="STUDY_FOLDER", help="for example runs/my-study")
-    folder = parser.parse_args(arguments).study_folder
+    """Write the report of one study, or of the arms of several, and print its answer; the exit code."""
+    asked = _parser().parse_args(arguments)
     try:
-        print(table(write(folder)))
-    except FileNotFoundError as error:
+        tables = choosing.merged([loading.load(folder) for folder in asked.studies])
+        found = choosing.compared(tables, asked.compare) if asked.compare else answer(tables)
+        shown = choosing.restricted(tables, asked.compare) if asked.compare else tables
+    except (FileNotFoundError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"\nreport: {folder / 'report' / 'index.html'}")
+    place = asked.to or asked.studies[0] / choosing.folder(asked.studies, asked.compare)
+    print(_write(shown, found, place, papers=True)[asked.format].rstrip("\n"))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a study.")
+    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="a study's folder, as runs/my-study")
+    parser.add_argument(
+        "--compare", nargs=2, metavar="ARM", help="these two arms alone; differences are the second minus the first"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="html", help="what is printed (all are written)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where to write [default: report/ in the first study]")
+    return parser
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without the date: the same study gives the same file.
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+    with styled(), replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -117,42 +123,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=" " * len(indent), break_on_hyphens=False
-    )
-
-
-def _aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int, words: int = 2) -> list[str]:
-    """Lines of a table: the first `words` columns flush left and cut to fit into `width`, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[:words]) > 8:
-        widths[widths.index(max(widths[:words]))] -= 1
-    lines = []
-    for row in [heading, ["─" * needed for needed in widths], *rows]:
-        cut = [cell if len(cell) <= w else f"{cell[: w - 1]}…" for cell, w in zip(row, widths, strict=True)]
-        flush = [c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
-        lines.append("  ".join(flush).rstrip())
-    return lines
-
-
-def _plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    text = escape(text, quote=False)
-    for sign in "\\`*_[]|#":
-        text = text.replace(sign, "\\" + sign)
-    return text
-
-
-def _markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(map(_plain_markdown, line)) + " |" for line in lines)
-
-
-def _markdown_list(items: Sequence[str]) -> str:
-    return "\n".join(f"* {_plain_markdown(item)}" for item in items)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from absld_search.core.attack_names import KINDS
 from absld_search.core.results import Tables
-from analysis.confirmed import counted, headline
+from analysis.confirmed import by_training, counted, headline
 
 
 class Verdicts(NamedTuple):
@@ -30,15 +30,14 @@ def verdicts(tables: Tables, kind: str = "", split: str = "test") -> dict[str, V
     kind = kind or headline(tables)
     attacks = [attack for attack, word in KINDS.items() if word == kind]
     wanted = (pc.field("split") == split) & pc.field("attack").isin(attacks)
-    images = tables.images.filter(wanted)
+    images = by_training(tables.images.filter(wanted))
     found = {arm: _of_arm(of_arm, images) for arm, of_arm in counted(tables).items()}
     return {arm: one for arm, one in found.items() if one is not None}
 
 
-def _of_arm(trainings: dict[int, dict[str, Any]], images: pa.Table) -> Verdicts | None:
+def _of_arm(trainings: dict[int, dict[str, Any]], images: dict[str, pa.Table]) -> Verdicts | None:
     keys = {seed: trainings[seed]["training"] for seed in sorted(trainings)}
-    rows = {seed: images.filter(pc.field("training") == key).sort_by("image") for seed, key in keys.items()}
-    rows = {seed: table for seed, table in rows.items() if table.num_rows}
+    rows = {seed: images[key].sort_by("image") for seed, key in keys.items() if key in images}
     if not rows:
         return None
     first = next(iter(rows.values()))

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from absld_search.search.mlflow_view import SIDES, class_accuracy, temperature
+
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 200
 PAGE_MS = 90_000
@@ -24,22 +26,33 @@ CHROMIUM_FLAGS = [
 # What MLflow notes after it has opened its chat panel once; the panel would take a third of the first picture.
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 OBJECTIVES = {"worst_class_robust_accuracy": "max", "robust_accuracy": "max"}
+CLASSES, ARMS = 4, ("dual", "shared")
 PARAMS = ["temperature_lr", "initial_temperature_adv", "initial_temperature_clean"]
 
 
 def made_up_study(out: Path) -> set[str]:
     """Fills the store below `out` with 12 trials of two arms; the names of those on the joint front."""
+    from absld_search.search.mlflow_view import Shown
     from absld_search.search.tracking import Mirror, store_uri
 
-    mirror = Mirror(store_uri(out), "made_up", out / "artifacts", OBJECTIVES, PARAMS)
+    shown = Shown(OBJECTIVES, PARAMS, CLASSES, "robust", ["worst_class_robust_accuracy"])
+    mirror = Mirror(
+        store_uri(out), "made_up", out / "artifacts", shown, arms=ARMS, question="Is a <b>made-up</b> study enough?"
+    )
     mirror.open()
     values = {}
     for number in range(12):
-        arm = ("dual", "shared")[number % 2]
+        arm = ARMS[number % 2]
         name = f"{arm} #{number // 2}"
         values[name] = _made_up_trial(mirror, number, arm, name)
     front = {name for name in values if not any(_dominates(other, values[name]) for other in values.values())}
     mirror.mark_fronts(front, front)
+    for arm in ARMS:
+        _made_up_choice(mirror, f"{arm} #0")
+    mirror.trial("dual #6", "dual #6", {}, {"arm": "dual"})
+    mirror.training("dual #6/0", "dual #6", "dual #6 seed 0", {"arm": "dual", "seed": "0", "stage": "search"})
+    for key in ("dual #6/0", "dual #6"):
+        mirror.finish(key, {}, "FAILED", "logits are not finite")
     report = out / "report.html"
     report.write_text("<h1>A made-up answer</h1>")
     mirror.answer([report], {"test/robust_accuracy": 0.5}, "The answer of a made-up study")
@@ -62,6 +75,15 @@ def _made_up_trial(mirror: Any, number: int, arm: str, name: str) -> tuple[float
         mirror.epochs(key, rows)
         mirror.finish(key, rows[-1][1])
     return tuple(rows[-1][1].values())
+
+
+def _made_up_choice(mirror: Any, name: str) -> None:
+    """What the confirm stage adds to a trial: temperatures epoch by epoch, class accuracies on test, a mark."""
+    names = [temperature(side, index) for side in SIDES for index in range(CLASSES)]
+    rows = [(e, {key: 1 + (k - CLASSES) * e / 400 for k, key in enumerate(names)}) for e in range(1, 31)]
+    mirror.epochs(name, rows)
+    values = {class_accuracy("robust", index): 0.3 + 0.1 * index for index in range(CLASSES)}
+    mirror.finish(name, {**values, "test/worst_class_robust_accuracy": 0.3}, tags={"confirmed": "true"})
 
 
 def _at(epoch: int, ends: tuple[float, float], number: int) -> tuple[float, float]:
@@ -123,13 +145,20 @@ def chromium_page() -> Iterator[tuple[Any, list[str]]]:
             browser.close()
 
 
-def front_rows(page: Any, link: str) -> list[str]:
-    """Opens the link; the run names in the list at the left, top down (MLflow draws up to 25 at this window size).
+def front_rows(page: Any, *links: str) -> list[str]:
+    """Opens the links one after the other; after the last, the run names in the list, top down.
 
     Times out where the page does not ask for the front, or never shows as many rows as it counts matching runs.
     """
-    with page.expect_response(_is_the_front):
+    for link in links[:-1]:
         page.goto(link)
+    with page.expect_response(_is_the_front):
+        page.goto(links[-1])
+    return rows(page)
+
+
+def rows(page: Any) -> list[str]:
+    """The run names in the list at the left, once it shows as many as it counts (MLflow draws up to 25)."""
     return page.wait_for_function(
         """() => {
             const count = document.body.innerText.match(/(\\d+)\\s+matching run/);
@@ -137,6 +166,33 @@ def front_rows(page: Any, link: str) -> list[str]:
             return names.length > 0 && count && names.length === Number(count[1]) && names;
         }"""
     ).json_value()
+
+
+def open_view(page: Any, link: str, view: str) -> None:
+    """Opens another view of the study that a link leads to."""
+    page.goto("about:blank")  # else only the address behind the # changes, and the page stays
+    mode = "TABLE" if view == "failures" else "CHART"
+    page.goto(link.replace("=pareto", f"={view}").replace("=CHART", f"={mode}"))
+
+
+def line_charts(page: Any, least: int) -> set[str]:
+    """The titles of the line charts that are drawn, once there are so many."""
+    found = page.wait_for_function(
+        """least => {
+            const cards = [...document.querySelectorAll('[data-testid="experiment-view-compare-runs-card"]')];
+            const drawn = cards.filter(card => card.querySelector('.js-line'));
+            return drawn.length >= least && drawn.map(card => card.innerText.split(String.fromCharCode(10))[0].trim());
+        }""",
+        arg=least,
+    )
+    return set(found.json_value())
+
+
+def line_colours(page: Any) -> set[str]:
+    """The colours of the lines in the first line chart."""
+    chart = page.locator(".js-plotly-plot:has(.js-line)").first
+    strokes = chart.locator(".js-line").evaluate_all("lines => lines.map(line => getComputedStyle(line).stroke)")
+    return set(strokes)
 
 
 def _is_the_front(response: Any) -> bool:

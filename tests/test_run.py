@@ -168,7 +168,7 @@ def test_mlflow_has_the_whole_study(study: Path) -> None:
     (root,) = client.search_runs([experiment.experiment_id], f"tags.`absld.key` = '{chosen}'")
     assert "test/worst_class_robust_accuracy" in root.data.metrics
     (answer,) = client.search_runs([experiment.experiment_id], "tags.`absld.kind` = 'answer'")
-    assert {file.path for file in client.list_artifacts(answer.info.run_id)} >= {"front.png", "index.html"}
+    assert {file.path for file in client.list_artifacts(answer.info.run_id)} >= {"front.png", "index.html", "bundle"}
     assert "pareto" not in answer.data.tags
 
 

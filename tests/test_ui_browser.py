@@ -1,4 +1,4 @@
-"""A person's way to the front: the real door, the real server, a real browser."""
+"""A person's way to the front and the other views: the real door, the real server, a real browser."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from absld_search.core import results
+from absld_search.search.mlflow_view import CLASSES, CURVES, FAILURES, TEMPERATURES, filter_query
+from tests import browser
 from tests.browser import chromium_page, front_rows, made_up_study, picture, scatter_points, serving
 
 LOOPBACK = {"127.0.0.1", "localhost", ""}  # "": data and blob addresses have no host
@@ -13,7 +15,7 @@ LOOPBACK = {"127.0.0.1", "localhost", ""}  # "": data and blob addresses have no
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_the_link_opens_the_front_and_nothing_but_the_front(tmp_path):
+def test_every_view_shows_what_it_promises(tmp_path):
     out = tmp_path / "runs"
     front = made_up_study(out)
     assert 2 < len(front) < 12
@@ -21,9 +23,29 @@ def test_the_link_opens_the_front_and_nothing_but_the_front(tmp_path):
         assert sorted(front_rows(page, link)) == sorted(front)
         assert scatter_points(page) == len(front)
         picture(page, tmp_path / "front.png")
-        page.goto("about:blank")  # else only the address behind the # changes, and the page stays
-        page.goto(link.replace("=pareto", "=trials"))
+
+        browser.open_view(page, link, CURVES)
         assert scatter_points(page) == 12
+        assert {"robust_accuracy", "worst_class_robust_accuracy"} <= browser.line_charts(page, 2)
+
+        browser.open_view(page, link, TEMPERATURES)
+        classes = {f"temperature_{side}/class_{c:02d}" for side in ("adv", "clean") for c in range(browser.CLASSES)}
+        assert browser.line_charts(page, 3) <= classes  # MLflow draws those in sight
+        assert browser.rows(page) == ["dual #0", "shared #0"]
+        assert browser.line_colours(page) == {"rgb(0, 114, 178)", "rgb(213, 94, 0)"}  # the arms', by the palette
+
+        browser.open_view(page, link, CLASSES)
+        page.locator(".parcoords").first.wait_for()
+        assert browser.rows(page) == ["dual #0", "shared #0"]
+        axes = page.locator(".parcoords text").all_text_contents()
+        assert {f"test/robust_accuracy/class_{c:02d}" for c in range(browser.CLASSES)} <= set(axes)
+
+        browser.open_view(page, link, FAILURES)
+        page.get_by_text("logits are not finite").first.wait_for()
+        assert browser.rows(page) == ["dual #6 seed 0"]
+
+        plain = f"{link.split('?')[0]}?workflowType=machine_learning&{filter_query('pareto')}"
+        assert sorted(front_rows(page, "about:blank", plain)) == sorted(front)  # without any saved view
         assert hosts and set(hosts) <= LOOPBACK
 
 

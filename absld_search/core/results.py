@@ -12,12 +12,13 @@ training is complete.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from absld_search.core.files import replacing
@@ -144,15 +145,45 @@ def load(study_folder: Path | str) -> Tables:
 
     Raises: FileNotFoundError where the folder is no study, or nothing has been combined yet.
     """
-    folder = Path(study_folder)
-    if not (folder / "study.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a study folder: it has no study.json")
-    names = [name for name in Tables._fields if name != "facts"]
-    absent = [name for name in names if not (folder / "results" / f"{name}.parquet").is_file()]
-    if absent:
-        raise FileNotFoundError(f"{folder} has no results yet: results/{absent[0]}.parquet is missing")
-    facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    return Tables(facts, *(_read_table(folder / "results" / f"{name}.parquet") for name in names))
+    facts, *tables = read_facts(study_folder), *(read(study_folder, name) for name in Tables._fields[1:])
+    return Tables(facts, *tables)
+
+
+def read_facts(study_folder: Path | str) -> dict[str, Any]:
+    """What `study.json` holds. Raises: FileNotFoundError where the folder is no study."""
+    file = Path(study_folder) / "study.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{study_folder} is not a study folder: it has no study.json")
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def read(study_folder: Path | str, name: str, trainings: Collection[str] | None = None) -> pa.Table:
+    """One of the tables by its name in `Tables`.
+
+    `trainings`: the rows of these trainings alone, without the others ever being in memory. Raises: FileNotFoundError
+    where nothing has been combined yet.
+    """
+    path = Path(study_folder) / "results" / f"{name}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"{study_folder} has no results yet: results/{path.name} is missing")
+    if trainings is None:
+        return _read_table(path)
+    wanted = set(trainings)
+    with pq.ParquetFile(path) as file:
+        groups = [n for n in range(file.num_row_groups) if _may_hold(file.metadata.row_group(n), wanted)]
+        # In batches, for a group may hold every training there is.
+        batches = file.iter_batches(row_groups=groups)
+        condition = pc.field("training").isin(pa.array(sorted(wanted), pa.string()))
+        found = [pa.Table.from_batches([batch]).filter(condition) for batch in batches]
+        return pa.concat_tables([file.schema_arrow.empty_table(), *found])
+
+
+def _may_hold(group: pq.RowGroupMetaData, trainings: set[str]) -> bool:
+    """Whether a row group may have rows of these trainings; one shard is one group, so most have one training."""
+    statistics = group.column(0).statistics
+    if statistics is None or not statistics.has_min_max or statistics.min != statistics.max:
+        return True
+    return statistics.min in trainings
 
 
 def write_json(path: Path, content: Mapping[str, Any], what: str = "file") -> None:

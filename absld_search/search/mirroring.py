@@ -15,19 +15,23 @@ from typing import Literal
 
 from filelock import FileLock
 
-from absld_search.core.metrics import NAMES
+from absld_search.core.attack_names import KINDS, of_test
+from absld_search.core.metrics import NAMES, tail_objective
 from absld_search.core.records import EpochLog
+from absld_search.search import notes
 from absld_search.search.background import Background
 from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, Ledger, Row
+from absld_search.search.mlflow_view import SIDES, Shown, class_accuracy, temperature
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM, JUDGED
-from absld_search.search.tracking import Mirror
+from absld_search.search.tracking import CONFIRMED, Mirror
 from absld_search.words import UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
 LOCK_SECONDS = 60.0
+BUNDLED_BYTES = 64 * 1024**2  # of one file; larger ones stay in the study's folder alone
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
     **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
 }  # fmt: skip
@@ -44,7 +48,14 @@ class Mirroring:
         artifacts = plan.folder.absolute() / "mlflow-artifacts"
         identity = ledger.fact("identity", uuid.uuid4().hex)
         request = plan.request
-        self.mirror = Mirror(request.tracking_uri, request.study, artifacts, plan.objectives, tuned, identity)
+        self.kind = KINDS[of_test(plan.setting.dataset, request.device)[-1]]
+        test = [tail_objective(plan.num_classes, self.kind), f"worst_class_{self.kind}_accuracy"]
+        test += [f"{self.kind}_accuracy", "clean_accuracy"]
+        shown = Shown(plan.objectives, tuned, plan.num_classes, self.kind, test)
+        arms = [arm.name for arm in plan.arms]
+        self.mirror = Mirror(
+            request.tracking_uri, request.study, artifacts, shown, identity, arms, request.question
+        )  # fmt: skip
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
         self.background = Background(self._failed, self._told)
         self.opening = self.opened = self.away = False
@@ -83,7 +94,8 @@ class Mirroring:
 
     def answer(self, files: list[Path], metrics: Mapping[str, float], sentence: str) -> None:
         """The report's files into the run of kind `answer`."""
-        self._ask("answer", lambda: self.mirror.answer(files, metrics, sentence))
+        bundle = [path for path in _bundle(self.plan.folder) if path.stat().st_size <= BUNDLED_BYTES]
+        self._ask("answer", lambda: self.mirror.answer(files, metrics, sentence, bundle))
 
     def close(self, seconds: float) -> bool:
         """Wait until MLflow is up to date, at most `seconds`, and not for a server that is away; whether it is.
@@ -141,9 +153,15 @@ class Mirroring:
         (trial,) = self.ledger.trials(trial=name)
         self._run(trial)
         if trial["state"] in JUDGED_TRIALS:
-            self.mirror.epochs(name, *self._curves(self._complete(trial, JUDGED)))
+            self.mirror.epochs(name, *self._curves(self._complete(trial, JUDGED), list(self.plan.objectives)))
+        if self._is_confirmed(trial):
+            self.mirror.epochs(name, *self._curves(self._complete(trial, [CONFIRM]), self._temperatures()))
         if trial["state"] in FINAL:
-            self.mirror.finish(name, self._values(trial), STATUS[trial["state"]], trial["reason"])
+            values = self._values(trial)
+            objectives = {key: values[key] for key in self.plan.objectives if key in values}
+            note = notes.of_trial(trial["arm"], trial["params"], objectives, trial["reason"])
+            tags = {notes.NOTE: note, **({CONFIRMED: "true"} if trial["confirmed"] else {})}
+            self.mirror.finish(name, values, STATUS[trial["state"]], trial["reason"], tags)
 
     def _complete(self, trial: Row, stages: Collection[str]) -> list[Row]:
         rows = self.ledger.trainings(config=trial["config"], state=COMPLETE)
@@ -154,16 +172,26 @@ class Mirroring:
             return {}  # the mean over the seeds that survived would flatter; on a rung, none is like the others'
         values = _means([row["metrics"] for row in self._complete(trial, JUDGED)], list(NAMES))
         if trial["confirmed"]:
-            confirm = [row["metrics"] for row in self._complete(trial, [CONFIRM])]
-            values |= _means(confirm, [f"test/{name}" for name in NAMES])
+            rows = self._complete(trial, [CONFIRM])
+            values |= _means([row["metrics"] for row in rows], [f"test/{name}" for name in NAMES])
+            ends = [log[max(log)] for row in rows if (log := self._log(row["training"]).read())]
+            values |= _means(ends, [class_accuracy(self.kind, index) for index in range(self.plan.num_classes)])
         return values
 
-    def _curves(self, trainings: list[Row]) -> tuple[Rows, dict[int, int]]:
-        """The objectives epoch by epoch, where val was looked at: what the front's charts draw; and when that was."""
+    def _is_confirmed(self, trial: Row) -> bool:
+        """Whether its confirm trainings have all ended: MLflow keeps a point, so a mean of some would stay."""
+        rows = self.ledger.trainings(config=trial["config"], stage=CONFIRM)
+        return len(rows) >= len(self.plan.confirm_seeds) and all(row["state"] in FINAL for row in rows)
+
+    def _temperatures(self) -> list[str]:
+        return [temperature(side, index) for side in SIDES for index in range(self.plan.num_classes)]
+
+    def _curves(self, trainings: list[Row], names: list[str]) -> tuple[Rows, dict[int, int]]:
+        """Means over trainings, epoch by epoch, of the metrics that all of them have then; and when that was."""
         files = [self._log(row["training"]) for row in trainings]
         logs, times = [file.read() for file in files], [file.times() for file in files]
         epochs = sorted(set.intersection(*(set(log) for log in logs))) if logs else []
-        means = [(epoch, _means([log[epoch] for log in logs], list(self.plan.objectives))) for epoch in epochs]
+        means = [(epoch, _means([log[epoch] for log in logs], names)) for epoch in epochs]
         return means, {epoch: max(time.get(epoch, 0) for time in times) for epoch in epochs}
 
     def _training(self, key: str) -> None:
@@ -202,6 +230,11 @@ class Mirroring:
 
     def _name(self) -> str:
         return masked(f"MLflow at {self.plan.request.tracking_uri}")
+
+
+def _bundle(folder: Path) -> list[Path]:
+    """What an answer can be recomputed from."""
+    return [path for path in (folder / "study.json", *sorted(folder.glob("results/*.parquet"))) if path.is_file()]
 
 
 def _means(rows: list[dict[str, float]], names: list[str]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from absld_search.search.queue import Queue
 from absld_search.search.ray_session import ray_session
 from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
+from absld_search.search.tabling import Tabling
 from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
 
@@ -48,6 +49,7 @@ class Study:
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
+        self.tabling = Tabling(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -59,6 +61,7 @@ class Study:
             self._teachers()
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
                 self._tune()
+            self.tabling.close()
         self._still_ours()
         self.ledger.requeue()  # what was stopped runs no more
         self.write()
@@ -80,9 +83,9 @@ class Study:
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
-    def publish(self, report: Path, answer: Any) -> None:
-        """The report's files and numbers into MLflow, and a last chance for it to hear of everything."""
-        self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
+    def publish(self, report: Path, description: str) -> None:
+        """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything."""
+        self.mirroring.answer(sorted(report.iterdir()), {}, description)
         left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
         self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
 
@@ -159,7 +162,7 @@ class Study:
             tune.with_resources(trainable, share),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(
-                    self.queue, Both(self.progress, self.mirroring, self.reuse), self.progress.say
+                    self.queue, Both(self.progress, self.mirroring, self.reuse, self.tabling), self.progress.say
                 ),
                 num_samples=-1,
                 max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),

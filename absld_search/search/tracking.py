@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,19 +22,21 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from absld_search.search import mlflow_view
+from absld_search.search import mlflow_view, notes, palette
+from absld_search.search.mlflow_view import Shown
+from absld_search.search.mlflow_view import link as link
 from absld_search.search.mlflow_view import store_uri as store_uri
+from absld_search.search.notes import NOTE
 
 for _name in ("mlflow", "alembic"):  # creating a store takes them two screens of INFO
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 MIRROR_ERRORS = (MlflowException, SQLAlchemyError)  # for callers' `except`, none of which may import mlflow
-ON_FRONT, OFF_FRONT = "#d62728", "#b0b8c1"
 METRICS_A_BATCH = 1000  # MLflow's limit for one request; params and tags it splits by itself, and keeps once
 RUNS_A_PAGE = 1000
 KEY, KIND, STUDY, OPENED = "absld.key", "absld.kind", "absld.study", "absld.opened"
-IDENTITY = "absld.identity"
-COLOR, PARENT, NOTE = "mlflow.runColor", "mlflow.parentRunId", "mlflow.note.content"
+IDENTITY, CONFIRMED = "absld.identity", "confirmed"
+COLOR, PARENT = "mlflow.runColor", "mlflow.parentRunId"
 ANSWER = "answer"
 SAFE_KEY = re.compile(r"[\w .#/:-]{1,200}", re.ASCII)
 
@@ -61,15 +62,14 @@ class Mirror:
     """One study in one MLflow store. Call `open` first; keys are any text without quotes, unique in the study."""
 
     def __init__(self, tracking_uri: str, experiment: str, artifact_root: Path,
-                 objectives: Mapping[str, str], params: Sequence[str], identity: str = "") -> None:  # fmt: skip
-        """`objectives`: metric name -> "max" or "min"; `params`: the tuned parameters; `identity` tells this study from
-        another one of the same name in the same store. Nothing is created here."""
-        self.identity = identity
+                 shown: Shown, identity: str = "", arms: Sequence[str] = (), question: str = "") -> None:  # fmt: skip
+        """`shown`: what the views show; `identity` tells this study from another one of the same name in the same
+        store; `arms` in their order, which gives their colours. Nothing is created here."""
+        self.identity, self.arms, self.question = identity, list(arms), question
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.artifact_root = artifact_root
-        self.objectives = dict(objectives)
-        self.params = list(params)
+        self.shown = shown
         self._runs: dict[str, _Run] = {}
         self._all_trials_read = False
         self._stamps: dict[tuple[str, str, int, float], int] = {}  # when a point that was not yet acknowledged was sent
@@ -97,7 +97,7 @@ class Mirror:
 
     def trial(self, key: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The id of the root run of one configuration: the one with this key, else a new one with these tags."""
-        off = {"pareto": "false", "pareto_arm": "false", COLOR: OFF_FRONT}
+        off = {"pareto": "false", "pareto_arm": "false", COLOR: self._colour(tags, strong=False)}
         run = self._find_or_create(key, name, {KIND: "trial", **off, **tags})
         missing = [Param(k, str(v)) for k, v in params.items() if k not in run.params]
         if missing:
@@ -107,7 +107,8 @@ class Mirror:
 
     def training(self, key: str, trial_key: str, name: str, tags: Mapping[str, str]) -> str:
         """The id of the run of one training, shown below its trial: the one with this key, else a new one."""
-        return self._find_or_create(key, name, {KIND: "training", PARENT: self._run(trial_key).id, **tags}).id
+        own = {KIND: "training", PARENT: self._run(trial_key).id, COLOR: self._colour(tags, strong=True)}
+        return self._find_or_create(key, name, {**own, **tags}).id
 
     def look_again(self) -> None:
         """Reads anew which runs there are, a thousand a request. Of two with one key the one that holds something
@@ -143,8 +144,8 @@ class Mirror:
         self._release(run)
 
     def finish(self, key: str, metrics: Mapping[str, float], status: Literal["FINISHED", "FAILED"] = "FINISHED",
-               reason: str = "") -> None:  # fmt: skip
-        """Closes a run with its summary: what the runs table shows. May be called again with better values.
+               reason: str = "", tags: Mapping[str, str] | None = None) -> None:  # fmt: skip
+        """Closes a run with its summary: what the runs table shows, and `tags`. May be called again with better values.
 
         MLflow shows the value of the largest step, so a metric that has a curve gets its summary at the curve's end.
         """
@@ -155,7 +156,9 @@ class Mirror:
             (name, last[name], float(value)) for name, value in metrics.items()
             if run.points.get(name, {}).get(last[name]) != value
         ), {})  # fmt: skip
-        self._tag(run, {"reason": reason} if reason or "reason" in run.tags else {})
+        more = {**(tags or {}), **({"reason": reason} if reason or "reason" in run.tags else {})}
+        colour = {COLOR: self._colour({**run.tags, **more}, strong=True)} if CONFIRMED in more else {}
+        self._tag(run, {**more, **colour})
         if run.status != status:
             self._client.set_terminated(run.id, status)
             run.status = status
@@ -166,14 +169,28 @@ class Mirror:
         on_joint, on_arm = set(joint), set(arm)
         for key, run in self._trials():
             marks = {"pareto": _flag(key in on_joint), "pareto_arm": _flag(key in on_arm)}
-            self._tag(run, {**marks, COLOR: ON_FRONT if key in on_joint else OFF_FRONT})
+            self._tag(run, {**marks, COLOR: self._colour(run.tags, strong=key in on_joint)})
 
-    def answer(self, files: Sequence[Path], metrics: Mapping[str, float], description: str) -> None:
-        """Puts figures, tables and the report (files or folders) into the study's one run of kind `answer`."""
+    def _colour(self, tags: Mapping[str, str], strong: bool) -> str:
+        """Of an arm, so that arms can be told apart; pale for trials neither on the joint front nor confirmed."""
+        return palette.of_arm(self.arms, tags.get("arm", ""), strong or tags.get(CONFIRMED) == "true")
+
+    def answer(self, files: Sequence[Path], metrics: Mapping[str, float], description: str,
+               bundle: Sequence[Path] = ()) -> None:  # fmt: skip
+        """Puts figures, tables and the report (files or folders) into the study's one run of kind `answer`.
+
+        `description`: Markdown, which MLflow renders, HTML and all; so no tag is let through. `bundle`: what the answer
+        can be recomputed from; it goes into a folder of that name.
+        """
         run = self._find_or_create(ANSWER, ANSWER, {KIND: ANSWER})
         for file in files:
             self._client.log_artifact(run.id, str(file))
-        self._tag(run, {NOTE: escape(description, quote=False)})  # MLflow renders it as Markdown, HTML and all
+        for file in bundle:
+            self._client.log_artifact(run.id, str(file), "bundle")
+        text = notes.cut(description.replace("<", "&lt;"))
+        self._tag(run, {NOTE: text})
+        whole = notes.of_study(self.question, self.experiment_id, text)
+        self._client.set_experiment_tag(self.experiment_id, NOTE, whole)
         self.finish(ANSWER, metrics)
 
     @cached_property
@@ -191,8 +208,10 @@ class Mirror:
     def _describe_experiment(self) -> None:
         now = _now_ms()
         tags = {STUDY: self.experiment, OPENED: str(now), IDENTITY: self.identity}
-        for view in (mlflow_view.FRONT, mlflow_view.TRIALS):
-            tags[mlflow_view.tag(view)] = mlflow_view.saved_view(view, self.objectives, self.params, now)
+        for view in mlflow_view.TITLES:
+            tags[mlflow_view.tag(view)] = mlflow_view.saved_view(view, self.shown, now)
+        if self.question and NOTE not in self._client.get_experiment(self.experiment_id).tags:
+            tags[NOTE] = notes.of_study(self.question, self.experiment_id)
         for name, value in tags.items():
             self._client.set_experiment_tag(self.experiment_id, name, value)
 
@@ -291,12 +310,6 @@ def newest_experiment(tracking_uri: str, study: str | None = None) -> str | None
     named = [experiment for experiment in studies if study in (None, experiment.name)]
     newest = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
     return newest.experiment_id if newest else None
-
-
-def link(base_url: str, experiment_id: str, view: str = mlflow_view.FRONT) -> str:
-    """The address of a saved view: the runs in a list at the left, their charts at the right."""
-    page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    return f"{page}?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={view}"
 
 
 def _known(run: Any) -> _Run:

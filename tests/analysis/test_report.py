@@ -187,9 +187,11 @@ def test_the_files_are_there_and_agree(study, found):
     assert {path.name for path in folder.iterdir()} == {
         "answer.json",
         "answer.md",
+        "csv",
         "front.html",
         "front.png",
         "index.html",
+        "tables.tex",
     }
     stored = json.loads((folder / "answer.json").read_text())
     assert stored["sentence"] == found.sentence and len(stored["rows"]) == 3
@@ -201,9 +203,10 @@ def test_the_files_are_there_and_agree(study, found):
 
 def test_writing_again_gives_the_same_files(study, found):
     folder = study / "report"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    assert len(before) == 11
     report.write(study)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
 def test_the_table_fits_a_terminal(tmp_path):
@@ -241,9 +244,9 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("name", ["index.html", "front.html"])
 def test_pages_stand_alone(study, found, name):
     page = _Page((study / "report" / name).read_text(encoding="utf-8"))
-    assert page.tags.count("svg") == (3 if name == "index.html" else 1)
+    assert page.tags.count("svg") == (6 if name == "index.html" else 1)
     assert {"script", "img", "link", "iframe", "object"} & set(page.tags) == set()
-    assert all(address.startswith("#") for address in page.addresses)
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
 
 
 def test_whatever_is_named_by_someone_stays_text(tmp_path):
@@ -274,7 +277,7 @@ def test_drawings_are_well_formed_and_refer_to_what_they_mean(study, found):
         for name in set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawing)):
             # In one document the first of two equal ids wins, so what is referred to must be equal too.
             assert meanings.setdefault(name, defined[name]) == defined[name]
-    assert len(drawings) == 3 and meanings
+    assert len(drawings) == 6 and meanings
 
 
 def test_the_steps_run_below_the_front(study):
@@ -318,7 +321,7 @@ def test_a_study_without_temperatures_or_results_still_has_a_report(tmp_path):
     folder = write_study(tmp_path / "s", temperatures=False, failed=["dual", "shared", "product"])
     report.write(folder)
     text = (folder / "report" / "index.html").read_text()
-    assert text.count("nothing to draw") == 2 and text.count("<svg") == 1
+    assert text.count("nothing to draw") == 2 and text.count("<svg") == 4
 
 
 def test_a_hundred_classes_and_ten_arms_still_draw(tmp_path):

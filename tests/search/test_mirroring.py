@@ -19,10 +19,11 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import ui
 from absld_search.core.records import EpochLog
-from absld_search.search import background, mirroring
+from absld_search.search import background, mirroring, palette
 from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, Ledger, Row
 from absld_search.search.mirroring import Mirroring
+from absld_search.search.mlflow_view import Shown
 from absld_search.search.queue import Queue
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tracking import Mirror, store_uri
@@ -112,6 +113,13 @@ def test_a_trial_carries_its_objectives_curves_and_test_means(tmp_path: Path) ->
     expected = sum(row["metrics"]["test/cw_accuracy"] for row in confirm) / len(confirm)
     assert run.data.metrics["test/cw_accuracy"] == expected
     assert run.data.params["temperature_lr"] == "0.0"
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "temperature_adv/class_00")] == [1]
+    assert run.data.tags["confirmed"] == "true"
+    assert run.data.tags["mlflow.runColor"] == palette.COLOURS[1]  # strong, whether it is on the front or not
+    assert "A trial of arm **rslad**" in run.data.tags["mlflow.note.content"]
+    assert "| robust\\_cvar |" in run.data.tags["mlflow.note.content"]
+    assert "**Does it?**" in experiment.tags["mlflow.note.content"]
+    assert "viewStateShareKey=failures" in experiment.tags["mlflow.note.content"]
 
 
 def test_a_failed_trial_is_failed_in_mlflow_and_has_no_metric(tmp_path: Path) -> None:
@@ -294,7 +302,7 @@ def _has(client: MlflowClient, run: Any, row: Row, folder: Path) -> bool:
 
 def test_a_request_that_was_given_up_and_arrives_later_changes_nothing(tmp_path: Path) -> None:
     """A server that hung carries out what the client has sent a second time by then: the run and its points."""
-    first, second = (Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, []) for _ in range(2))
+    first, second = (Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, [])) for _ in range(2))
     for late in (first, second):
         late.open()
     second._find = lambda key: second._runs.get(key)  # type: ignore[method-assign]  # it has not seen the other's run
@@ -303,7 +311,7 @@ def test_a_request_that_was_given_up_and_arrives_later_changes_nothing(tmp_path:
     second._runs["t"].id = first._runs["t"].id
     for made in (first, second):
         made.epochs("t", [(1, {"a": 0.1}), (2, {"a": 0.2})], {1: 1_000, 2: 2_000})
-    third = Mirror(store_uri(tmp_path), "study", tmp_path, {"a": "max"}, [])
+    third = Mirror(store_uri(tmp_path), "study", tmp_path, Shown({"a": "max"}, []))
     third.open()
     third.look_again()
     client = MlflowClient(store_uri(tmp_path))

@@ -5,14 +5,17 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from absld_search.search import mlflow_view, tracking
-from absld_search.search.tracking import MIRROR_ERRORS, OFF_FRONT, ON_FRONT, Mirror, newest_experiment, store_uri
+from absld_search.search.mlflow_view import Shown
+from absld_search.search.palette import NO_ARM as ON_FRONT
+from absld_search.search.palette import OFF_FRONT
+from absld_search.search.tracking import MIRROR_ERRORS, Mirror, newest_experiment, store_uri
 
 OBJECTIVES = {"worst": "max", "cost": "min"}
 pytestmark = pytest.mark.usefixtures("store")
 
 
 def mirror(out: Path, experiment: str = "study") -> Mirror:
-    made = Mirror(store_uri(out), experiment, out / "artifacts", OBJECTIVES, ["rate"])
+    made = Mirror(store_uri(out), experiment, out / "artifacts", Shown(OBJECTIVES, ["rate"]))
     made.open()
     return made
 
@@ -219,7 +222,7 @@ def test_the_newest_study_is_the_one_opened_last(tmp_path, monkeypatch):
 
 
 def test_nothing_is_created_before_open_and_nothing_is_said(tmp_path, capfd):
-    made = Mirror(store_uri(tmp_path / "out"), "study", tmp_path / "out" / "artifacts", OBJECTIVES, [])
+    made = Mirror(store_uri(tmp_path / "out"), "study", tmp_path / "out" / "artifacts", Shown(OBJECTIVES, []))
     assert not (tmp_path / "out").exists()
     made.open()
     assert capfd.readouterr() == ("", "")
@@ -228,22 +231,48 @@ def test_nothing_is_created_before_open_and_nothing_is_said(tmp_path, capfd):
 def test_saved_views_fit_into_mlflows_limit_for_a_tag(tmp_path):
     objectives = {f"objective_number_{i}_of_a_long_list": "max" for i in range(8)}
     params = [f"parameter_number_{i}_of_a_long_list" for i in range(60)]
-    Mirror(store_uri(tmp_path), "wide", tmp_path, objectives, params).open()
+    Mirror(store_uri(tmp_path), "wide", tmp_path, Shown(objectives, params, 200)).open()
     tags = MlflowClient(store_uri(tmp_path)).get_experiment_by_name("wide").tags
-    for view in (mlflow_view.FRONT, mlflow_view.TRIALS):
+    for view in mlflow_view.TITLES:
         assert mlflow_view.TITLES[view] in tags[mlflow_view.tag(view)]
 
 
 def test_two_studies_of_one_name_stay_apart(tmp_path):
     """Deleted and begun again, or two people on one server: the runs must not mix."""
     first, second = (
-        Mirror(store_uri(tmp_path), "study", tmp_path / name, OBJECTIVES, ["rate"], identity=name * 8)
+        Mirror(store_uri(tmp_path), "study", tmp_path / name, Shown(OBJECTIVES, ["rate"]), identity=name * 8)
         for name in ("a", "b")
     )
     assert first.open() != second.open()
     for mirror, rate in ((first, 0.1), (second, 0.9)):
         mirror.trial("dual-000", "dual-000", {"rate": rate}, {})
         mirror.epochs("dual-000", [(1, {"robust_accuracy": rate})])
-    again = Mirror(store_uri(tmp_path), "study", tmp_path / "b", OBJECTIVES, ["rate"], identity="b" * 8)
+    again = Mirror(store_uri(tmp_path), "study", tmp_path / "b", Shown(OBJECTIVES, ["rate"]), identity="b" * 8)
     assert again.open() == second.experiment_id
     assert second.experiment == "study-bbbbbb"
+
+
+def test_descriptions_are_markdown_in_which_nothing_acts(tmp_path):
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown(OBJECTIVES, []), question="<script>a | b</script>")
+    made.open()
+    bundle = tmp_path / "study.json"
+    bundle.write_text("{}")
+    made.answer([], {}, "| arm |\n| --- |\n<img src=x>\n" + "a line\n" * 3000, [bundle])
+    tags = MlflowClient(store_uri(tmp_path)).get_experiment_by_name("study").tags
+    note = runs(tmp_path)["answer"].data.tags["mlflow.note.content"]
+    assert "<" not in note + tags["mlflow.note.content"]
+    assert note.startswith("| arm |") and note.endswith("report)") and len(note) < 5000
+    assert "tags.pareto%20%3D%20%27true%27" in tags["mlflow.note.content"]  # the plain filter link
+    assert [file.name for file in (tmp_path).rglob("bundle/*")] == ["study.json"]
+
+
+def test_arms_have_colours_of_their_own_pale_off_the_front(tmp_path):
+    made = Mirror(store_uri(tmp_path), "study", tmp_path, Shown(OBJECTIVES, []), arms=["dual", "shared"])
+    made.open()
+    for key, arm in (("a", "dual"), ("b", "dual"), ("c", "shared")):
+        made.trial(key, key, {}, {"arm": arm})
+    made.training("a/0", "a", "a/0", {"arm": "dual"})
+    made.mark_fronts(["a", "c"], ["a", "c"])
+    colours = {key: run.data.tags["mlflow.runColor"] for key, run in runs(tmp_path).items()}
+    assert colours["a"] == colours["a/0"] == "#0072B2" and colours["c"] == "#D55E00"
+    assert colours["b"] not in (colours["a"], colours["c"])

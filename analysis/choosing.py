@@ -1,0 +1,154 @@
+"""Reports on part of a study, or on several: which arms are compared, and what the choice does to the claims."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from absld_search.core.results import Tables
+from absld_search.search import fronts
+from absld_search.words import UsageError, require_known
+from analysis.answer import Answer, answer, said
+
+SAME = ("workload", "objectives", "classes", "eps", "confirm_seeds")  # else numbers of studies are no match
+
+
+def folder(studies: Sequence[Path], compare: Sequence[str] | None) -> Path:
+    """Where such a report goes, in the first study's folder; a part never replaces the whole."""
+    others = "-".join(study.name for study in studies[1:])
+    parts = [f"with-{others}" if others else "", "-".join(["compare", *compare]) if compare else ""]
+    chosen = [_safe(part) for part in parts if part]
+    return Path("report", *chosen)
+
+
+def _safe(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_.+" else "-" for sign in name)[:150]
+
+
+def compared(tables: Tables, arms: Sequence[str]) -> Answer:
+    """The answer about two arms: the second minus the first, corrected as if all arms had been compared with the first.
+
+    Raises: UsageError where an arm is not one of the study's, or both are the same.
+    """
+    first, second = _known(tables, arms)
+    order = [first, *(arm for arm in tables.facts["arms"] if arm != first)]
+    whole = answer(tables._replace(facts={**tables.facts, "arms": order}))
+    rows = [row for arm in (first, second) for row in whole.rows if row.arm == arm]
+    comparisons = [found for found in whole.comparisons if found.arm == second]
+    return replace(
+        whole,
+        rows=rows,
+        comparisons=comparisons,
+        verdicts=said(tables.facts["workload"], rows, comparisons, whole.headline),
+        worst=[row for row in whole.worst if row.arm in arms],
+        classes=[row for row in whole.classes if row.arm == second],
+        caveats=[_picked(tables, first), *whole.caveats],
+    )
+
+
+def _picked(tables: Tables, first: str) -> str:
+    total, reference = len(tables.facts["arms"]), tables.facts["arms"][0]
+    text = (
+        f"Two of {total} arms were picked for this report; p is corrected for the {total - 1} comparison(s) with "
+        f"{first}."
+    )
+    if first == reference:
+        return text
+    return (
+        f"{text} The study compares with {reference}, not with {first}: a pair that was picked after its numbers were "
+        "seen proves less than its p says."
+    )
+
+
+def restricted(tables: Tables, arms: Sequence[str]) -> Tables:
+    """The tables of these arms alone, in this order, for figures and tables."""
+    trials = tables.trials.filter(pc.field("arm").isin(list(arms)))
+    configs = trials["config"].combine_chunks()
+    trainings = tables.trainings.filter(pc.field("config").isin(configs))
+    return tables._replace(facts={**tables.facts, "arms": list(arms)}, trials=trials, trainings=trainings)
+
+
+def _known(tables: Tables, arms: Sequence[str]) -> tuple[str, str]:
+    for arm in arms:
+        require_known("arm", arm, tables.facts["arms"])
+    first, second = arms
+    if first == second:
+        raise UsageError(f"--compare: name two different arms, not {first!r} twice")
+    return first, second
+
+
+def merged(studies: Sequence[Tables]) -> Tables:
+    """The arms of several studies as those of one, named STUDY/ARM; one study stays as it is.
+
+    Raises: UsageError that names the field in which their numbers could not be compared.
+    """
+    first, *others = studies
+    if not others:
+        return first
+    names = [study.facts["study"] for study in studies]
+    if len(set(names)) < len(names):
+        raise UsageError(f"STUDY: two of these studies have one name: {', '.join(names)}")
+    for other in others:
+        for field in SAME:
+            if other.facts.get(field) != first.facts.get(field):
+                raise UsageError(
+                    f"{field}: {other.facts['study']} and {first.facts['study']} differ in it, so their numbers cannot "
+                    f"be compared: {other.facts.get(field)} and {first.facts.get(field)}"
+                )
+    named = [_named(study) for study in studies]
+    long = [_union([getattr(study, name) for study in named]) for name in Tables._fields[2:]]
+    facts = _facts(named)
+    return Tables(facts, _joint(pa.concat_tables([study.trials for study in named]), facts["objectives"]), *long)
+
+
+def _joint(trials: pa.Table, objectives: Mapping[str, str]) -> pa.Table:
+    """The trials with the joint front of all of them; each study knew its own alone."""
+    values = np.column_stack([trials[f"objective/{name}"].to_numpy() for name in objectives])
+    complete = np.array([state == "COMPLETE" for state in trials["state"].to_pylist()], dtype=bool)
+    values[~complete] = np.nan  # which is on no front
+    front = pa.array(fronts.non_dominated(values, list(objectives.values())))
+    return trials.set_column(trials.column_names.index("pareto"), trials.schema.field("pareto"), front)
+
+
+def _named(tables: Tables) -> Tables:
+    """The tables with each arm and trial named after its study, and what only this study fixed in its arms' words."""
+    study, facts = tables.facts["study"], tables.facts
+    words = {arm: {**facts.get("fixed", {}), **facts.get("arm_words", {}).get(arm, {})} for arm in facts["arms"]}
+    changed = {
+        "arms": [f"{study}/{arm}" for arm in facts["arms"]],
+        "arm_words": {f"{study}/{arm}": found for arm, found in words.items()},
+    }
+    trials = tables.trials
+    for column in ("arm", "trial"):
+        named = pc.binary_join_element_wise(study, trials[column], "/")
+        trials = trials.set_column(trials.column_names.index(column), trials.schema.field(column), named)
+    return tables._replace(facts={**facts, **changed}, trials=trials)
+
+
+def _facts(studies: Sequence[Tables]) -> dict[str, Any]:
+    facts = [study.facts for study in studies]
+    words = {arm: found for each in facts for arm, found in each["arm_words"].items()}
+    shared = dict(set.intersection(*(set(found.items()) for found in words.values())))
+    own = {arm: {name: value for name, value in found.items() if name not in shared} for arm, found in words.items()}
+    return {
+        **facts[0],
+        "study": " + ".join(each["study"] for each in facts),
+        "question": " / ".join(dict.fromkeys(each["question"] for each in facts)),
+        "arms": [arm for each in facts for arm in each["arms"]],
+        "fixed": shared,
+        "arm_words": own,
+        "command": "; ".join(dict.fromkeys(each.get("command", "") for each in facts)),
+    }
+
+
+def _union(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows of all tables; of a training that several studies hold, those of the first alone."""
+    found, seen = [], pa.array([], pa.string())
+    for table in tables:
+        found.append(table.filter(pc.invert(pc.is_in(table["training"], value_set=seen))))
+        seen = pa.concat_arrays([seen, pc.unique(table["training"])])
+    return pa.concat_tables(found)

@@ -1,0 +1,147 @@
+"""What became of each class: accuracies on test, and temperatures over the epochs, arm against arm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from absld_search.core.results import Tables
+from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
+from analysis.drawing import attack_words, look, new_figure, styled
+
+CLASSES_SHOWN = 20  # more bars than this cannot be read
+MANY_CURVES = 30  # in one panel; more go into a picture
+
+
+def class_bars(tables: Tables) -> Figure | None:
+    """Accuracy of each class on test under the headline's attack, hardest first, sd over seeds; None if nothing is."""
+    seeds = _attacked(tables)
+    if not seeds:
+        return None
+    values = {arm: np.stack([seed.attacked for seed in found]) for arm, found in seeds.items()}  # (seeds, C)
+    order = _by_difficulty(list(values.values()))[:CLASSES_SHOWN]
+    with styled():
+        figure, (axes,) = new_figure(1, 4.0)
+        width = 0.8 / len(values)
+        for place, (arm, robust) in enumerate(values.items()):
+            x = np.arange(len(order)) + (place + 0.5) * width - 0.4
+            _draw_bars(axes, tables, arm, robust[:, order], x, width)
+        names = [tables.facts["classes"][c] for c in order]
+        axes.set_xticks(range(len(order)), names)
+        if max(map(len, names)) * len(names) > 80:  # side by side they would touch
+            axes.tick_params(axis="x", labelrotation=35)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axes.grid(False, axis="x")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("class, hardest first" + _cut_note(tables, order))
+        axes.set_ylabel(f"robust accuracy on test\n(% of images, {attack_words(tables, headline(tables))})")
+        figure.legend(loc="outside lower left", ncols=4)
+        axes.set_title(_bars_title(seeds))
+        return figure
+
+
+def temperatures(tables: Tables) -> Figure | None:
+    """Temperature of each class over the epochs, mean over the confirm seeds; None where no arm logged any.
+
+    One row an arm, a column each for the adversarial and the clean set; dark is a hard class.
+    """
+    curves = {arm: found for arm in tables.facts["arms"] if (found := _temperature_curves(tables, arm))}
+    if not curves:
+        return None
+    measured = [np.stack([seed.attacked for seed in found]) for found in _attacked(tables).values()]
+    order = _by_difficulty(measured) if measured else np.arange(len(tables.facts["classes"]))
+    sides = [side for side in ("adv", "clean") if any(side in found for found in curves.values())]
+    with styled():
+        figure, grid = new_figure(len(curves) * len(sides), 0.7 + 1.9 * len(curves), columns=len(sides))
+        # Without viridis' last tenth, which is too pale on white.
+        shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, max(len(order), 2)))
+        colours = ListedColormap(list(shades))
+        for axes, (arm, side) in zip(grid, [(a, s) for a in curves for s in sides], strict=True):
+            _draw_temperatures(axes, tables, curves[arm].get(side, {}), order, colours)
+            axes.set_title(f"{arm}, {'adversarial' if side == 'adv' else side} labels")
+        figure.supxlabel("epoch", fontsize=10)
+        figure.supylabel("class temperature (no unit, log scale; dashed: bounds)", fontsize=10)
+        _class_scale(figure, grid, tables, order, colours)
+        return figure
+
+
+def _attacked(tables: Tables) -> dict[str, list[Seed]]:
+    """Arm -> its confirm trainings with the headline's attack on test; arms without any are absent."""
+    found = {arm: [s for s in seeds.values() if s.n.any()] for arm, seeds in confirmed(tables).items()}
+    return {arm: seeds for arm, seeds in found.items() if seeds}
+
+
+def _by_difficulty(robust: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+    """Class indices (C,), hardest first, by the mean over arms and seeds; robust: (seeds, C) of each arm."""
+    return np.argsort(np.mean([of_arm.mean(axis=0) for of_arm in robust], axis=0), kind="stable")
+
+
+def _draw_bars(
+    axes: Axes, tables: Tables, arm: str, robust: NDArray[np.float64], x: NDArray[Any], width: float
+) -> None:
+    colour, _, hatch = look(tables, arm)
+    sd = 100 * robust.std(axis=0, ddof=1) if len(robust) > 1 else None
+    bars = axes.bar(x, 100 * robust.mean(axis=0), 0.92 * width, yerr=sd, label=arm, error_kw={"elinewidth": 1})
+    for bar in bars:
+        bar.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
+
+
+def _bars_title(seeds: dict[str, list[Seed]]) -> str:
+    counts = np.concatenate([seed.n[seed.n > 0] for found in seeds.values() for seed in found])
+    images = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    numbers = sorted({len(found) for found in seeds.values()})
+    span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return f"Robust accuracy by class: mean and sd over {span} seeds, {images} test images per class"
+
+
+def _cut_note(tables: Tables, order: NDArray[np.int64]) -> str:
+    total = len(tables.facts["classes"])
+    return f" (the {len(order)} hardest of {total})" if len(order) < total else ""
+
+
+def _temperature_curves(tables: Tables, arm: str) -> dict[str, dict[int, NDArray[np.float64]]]:
+    """Side ("adv", "clean") -> class -> (epochs, 2): epoch and mean temperature over the confirm seeds."""
+    keys = pa.array([row["training"] for row in confirm_trainings(tables, arm)], pa.string())  # typed even when empty
+    wanted = pc.field("training").isin(keys) & pc.starts_with(pc.field("metric"), "temperature_")
+    means = tables.epochs.filter(wanted).group_by(["metric", "epoch"]).aggregate([("value", "mean")])
+    curves: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for metric in sorted(pc.unique(means["metric"]).to_pylist()):
+        side, _, index = metric.removeprefix("temperature_").partition("/class_")
+        points = means.filter(pc.field("metric") == metric).sort_by("epoch")
+        curves.setdefault(side, {})[int(index)] = np.column_stack([points["epoch"], points["value_mean"]])
+    return curves
+
+
+def _draw_temperatures(
+    axes: Axes,
+    tables: Tables,
+    curves: dict[int, NDArray[np.float64]],
+    order: NDArray[np.int64],
+    colours: Colormap,
+) -> None:
+    for rank, index in enumerate(order):
+        if index in curves:
+            axes.plot(*curves[index].T, color=colours(rank), linewidth=1.4, rasterized=len(curves) > MANY_CURVES)
+    for bound in tables.facts.get("temperature_bounds", ()):
+        axes.axhline(bound, color="#555555", linewidth=0.9, linestyle="--")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _class_scale(figure: Figure, grid: list[Axes], tables: Tables, order: NDArray[np.int64], colours: Colormap) -> None:
+    norm = BoundaryNorm(np.arange(len(order) + 1) - 0.5, max(len(order), 2))
+    scale = figure.colorbar(ScalarMappable(norm, colours), ax=grid, label="class, hardest at the bottom", aspect=30)
+    every = max(1, len(order) // 10)
+    scale.set_ticks(range(0, len(order), every), labels=[tables.facts["classes"][c] for c in order[::every]])
+    scale.ax.minorticks_off()

@@ -1,0 +1,93 @@
+"""What all figures share: a palette for the colour-blind, marks that tell arms apart without colour, words on axes.
+
+Accuracies are stored as fractions and drawn in per cent.
+"""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from absld_search.core.metrics import kind_of
+from absld_search.core.results import Tables
+from absld_search.search import palette
+from absld_search.search.palette import COLOURS
+from analysis.sentences import attack_label, in_per_cent, plain
+
+Array = NDArray[np.float64]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "--")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+DRAWN_AS_PATHS = 600  # marks or lines; more of them go into a picture, or the page weighs many megabytes
+WIDTH = 7.2  # inches
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a "$" in a name is a dollar sign
+    "pdf.fonttype": 42,  # letters that an editor can select; publishers refuse Type 3
+}
+
+
+def styled() -> Any:
+    """A context in which figures are made and saved as they should look."""
+    return mpl.rc_context(STYLE)
+
+
+def new_figure(panels: int, height: float, columns: int = 1, **shared: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of `height` inches and its panels, row by row; axes are shared unless said otherwise."""
+    figure = Figure(figsize=(WIDTH, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    sharing = {"sharex": True, "sharey": True, **shared}
+    grid = figure.subplots(-(-panels // columns), columns, squeeze=False, **sharing)  # type: ignore[call-overload]
+    axes = list(grid.flat)
+    for spare in axes[panels:]:
+        spare.set_visible(False)
+    return figure, axes[:panels]
+
+
+def look(tables: Tables, arm: str) -> tuple[str, str, str]:
+    """Colour, marker and hatch of an arm; beyond seven arms colours return, with other markers and hatches."""
+    index = tables.facts["arms"].index(arm)
+    other = index + index // len(COLOURS)
+    return palette.of_arm(tables.facts["arms"], arm), MARKERS[other % len(MARKERS)], HATCHES[other % len(HATCHES)]
+
+
+def dashes(tables: Tables, arm: str) -> Any:
+    """The line style of an arm."""
+    return DASHES[tables.facts["arms"].index(arm) % len(DASHES)]
+
+
+def drawn(values: Any, column: str) -> Array:
+    """Values of an objective, or of the column that holds one, as they are drawn."""
+    found: Array = np.asarray(values, dtype=float) * (100 if in_per_cent(column) else 1)
+    return found
+
+
+def axis_label(tables: Tables, column: str) -> str:
+    """What an axis shows: an objective on val with its unit, its attack and its better direction."""
+    if column == "number":
+        return "trial number"
+    name = column.removeprefix("objective/")
+    better = "higher" if tables.facts["objectives"][name] == "max" else "lower"
+    unit = f"% of images, {attack_words(tables, kind_of(name))}" if in_per_cent(name) else "no unit"
+    return f"{plain(name)} on val\n({unit};\n{better} is better)"
+
+
+def attack_words(tables: Tables, kind: str) -> str:
+    """An attack's name with its radius."""
+    eps = tables.facts.get("eps")
+    name = attack_label(kind)
+    return name if eps is None or kind == "clean" else f"{name}, eps {eps:.3g}"

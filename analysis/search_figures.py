@@ -1,0 +1,186 @@
+"""How a search went: what it reached for which cost, its trials as lines, what mattered, and what was stopped."""
+
+import json
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from absld_search.core.results import Tables
+from analysis import spending as spent
+from analysis import standing
+from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, look, new_figure, styled
+from analysis.importances import importances
+from analysis.sentences import plain
+
+LINES_SHOWN = 300  # trials off the fronts in parallel coordinates; a sample of more
+Array = NDArray[np.float64]
+
+
+def spending(tables: Tables) -> Figure | None:
+    """Hypervolume, and the best value of the first objective, against hours of training; None without a trial."""
+    courses = spent.courses(tables)
+    if not courses:
+        return None
+    first = next(iter(tables.facts["objectives"]))
+    with styled():
+        figure, (volume, best) = new_figure(2, 3.4, columns=2, sharey=False)
+        for arm, course in courses.items():
+            colour, marker, _ = look(tables, arm)
+            known = np.isfinite(course.volume)
+            hours = np.append(course.hours[known], course.hours[-1])
+            shape: Any = {"color": colour, "drawstyle": "steps-post", "linestyle": dashes(tables, arm)}
+            volume.plot(hours, np.append(course.volume[known], course.volume[known][-1:]), **shape)
+            best.plot(course.hours, drawn(course.best, first), label=arm, **shape)
+            for axes, x, y in (
+                (volume, course.hours[known], course.volume[known]),
+                (best, course.hours[:1], drawn(course.best[:1], first)),
+            ):
+                axes.plot(x[:1], y[:1], color=colour, marker=marker, linestyle="none")
+        corner = ", ".join(f"{value:g}" for value in spent.reference(tables))
+        volume.set_ylabel(f"hypervolume (from {corner})")
+        best.set_ylabel(f"best {axis_label(tables, first)}")
+        for axes in (volume, best):
+            axes.set_xlabel("hours of training in the search")
+        figure.legend(loc="outside lower left", ncols=4)
+        volume.set_title("Hypervolume of the front")
+        best.set_title("Best value so far")
+        return figure
+
+
+def parallel_coordinates(tables: Tables) -> Figure | None:
+    """Complete trials as lines over their parameters and objectives; None where nothing is tuned."""
+    rows = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
+    rows = [row for row in rows if row["arm"] in tables.facts["arms"]]
+    params = [json.loads(row["params"]) for row in rows]
+    names = list(dict.fromkeys(name for found in params for name in found))
+    if not names:
+        return None
+    columns = [_column([found.get(name) for found in params]) for name in names]
+    for name in tables.facts["objectives"]:
+        columns.append(_column(list(drawn([row[f"objective/{name}"] for row in rows], name)), log=False))
+    labels = [*names, *(plain(name) for name in tables.facts["objectives"])]
+    with styled():
+        figure, (axes,) = new_figure(1, 3.9)
+        _draw_lines(axes, tables, rows, np.column_stack([places for places, _, _ in columns]))
+        _draw_scales(axes, [ends for _, *ends in columns], labels)
+        for arm in [arm for arm in tables.facts["arms"] if any(row["arm"] == arm for row in rows)]:
+            axes.plot([], [], color=look(tables, arm)[0], linestyle=dashes(tables, arm), label=arm)
+        figure.legend(loc="outside lower left", ncols=4)
+        axes.set_title("Trials of the search: strong lines are on their arm's front")
+        return figure
+
+
+def _column(values: list[Any], log: bool = True) -> tuple[Array, str, str]:
+    """Where values lie between their least (0) and their greatest (1), nan where there is none, and the ends' names."""
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, bool | str) for value in known):
+        order = sorted(set(known), key=str)
+        places = [np.nan if value is None else order.index(value) / max(len(order) - 1, 1) for value in values]
+        return np.array(places), str(order[0]), str(order[-1])
+    numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    ends = (f"{low:.3g}", f"{high:.3g}")
+    if high == low:
+        return np.where(np.isnan(numbers), np.nan, 0.5), *ends
+    if log and low > 0 and high / low > 5:
+        return np.log(numbers / low) / np.log(high / low), *ends
+    return (numbers - low) / (high - low), *ends
+
+
+def _draw_lines(axes: Axes, tables: Tables, rows: list[dict[str, Any]], places: Array) -> None:
+    off = [index for index, row in enumerate(rows) if not row["pareto_arm"]]
+    sample = [off[i] for i in np.unique(np.linspace(0, len(off) - 1, min(LINES_SHOWN, len(off))).astype(int))]
+    strong = [index for index, row in enumerate(rows) if row["pareto_arm"]]
+    for chosen, alpha, width in ((sample, 0.22, 0.8), (strong, 0.95, 1.5)):
+        segments = [_segment(places[index]) for index in chosen]
+        style = [(look(tables, rows[i]["arm"])[0], dashes(tables, rows[i]["arm"])) for i in chosen]
+        lines = LineCollection(
+            segments,
+            colors=[colour for colour, _ in style],
+            linestyles=[dash for _, dash in style] if width > 1 else "solid",
+            linewidths=width,
+            alpha=alpha,
+            rasterized=len(chosen) * places.shape[1] > DRAWN_AS_PATHS,
+        )
+        axes.add_collection(lines)
+
+
+def _segment(places: Array) -> Array:
+    known = np.isfinite(places)
+    return np.column_stack([np.flatnonzero(known), places[known]])
+
+
+def _draw_scales(axes: Axes, ends: list[list[str]], labels: list[str]) -> None:
+    axes.set_xlim(-0.3, len(labels) - 0.7)
+    axes.set_ylim(-0.12, 1.12)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(False)
+    axes.set_xticks(range(len(labels)), [label.replace("_", "_\n").replace(" ", "\n") for label in labels], fontsize=8)
+    axes.tick_params(axis="x", length=0)
+    for place, (low, high) in enumerate(ends):
+        axes.axvline(place, 0.09, 0.91, color="#555555", linewidth=0.8)
+        axes.text(place, -0.03, low, ha="center", va="top", fontsize=8)
+        axes.text(place, 1.03, high, ha="center", va="bottom", fontsize=8)
+
+
+def importance_bars(tables: Tables) -> Figure | None:
+    """Shares of importance, a panel an objective; None where no arm has enough complete trials."""
+    found = [row for row in importances(tables) if row.shares]
+    if not found:
+        return None
+    objectives = list(tables.facts["objectives"])
+    names = list(dict.fromkeys(name for row in found for name in row.shares))
+    arms = list(dict.fromkeys(row.arm for row in found))
+    with styled():
+        height = 1.4 + 0.17 * len(names) * len(arms) + 0.1 * len(names)
+        figure, grid = new_figure(len(objectives), height, columns=len(objectives))
+        for axes, objective in zip(grid, objectives, strict=True):
+            for place, arm in enumerate(arms):
+                [shares] = [row.shares for row in found if (row.arm, row.objective) == (arm, objective)] or [{}]
+                _draw_shares(axes, tables, names, arm, shares, (place + 0.5) / len(arms) - 0.5)
+            axes.set_title(plain(objective))
+            axes.set_xlabel("share of the importance")
+            axes.set_yticks(range(len(names)), names, fontsize=8)
+            axes.grid(False, axis="y")
+        grid[0].invert_yaxis()
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return figure
+
+
+def _draw_shares(
+    axes: Axes, tables: Tables, names: list[str], arm: str, shares: dict[str, float], offset: float
+) -> None:
+    colour, _, hatch = look(tables, arm)
+    arms = len(tables.facts["arms"])
+    places = np.arange(len(names)) + 0.8 * offset
+    bars = axes.barh(places, [shares.get(name, 0.0) for name in names], 0.72 / max(arms - 1, 1), label=arm)
+    for bar in bars:
+        bar.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
+
+
+def rung_steps(tables: Tables) -> Figure | None:
+    """How many trials of each arm were trained at least so far; None where there were no rungs."""
+    found = standing.rungs(tables)
+    if not found:
+        return None
+    with styled():
+        figure, (axes,) = new_figure(1, 3.0)
+        for arm in dict.fromkeys(rung.arm for rung in found):
+            of_arm = [rung for rung in found if rung.arm == arm]
+            colour, marker, _ = look(tables, arm)
+            axes.plot(
+                [rung.epochs for rung in of_arm],
+                [rung.trials for rung in of_arm],
+                color=colour, marker=marker, linestyle=dashes(tables, arm), drawstyle="steps-pre", label=arm,
+            )  # fmt: skip
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("epochs of the rung")
+        axes.set_ylabel("trials trained so far")
+        figure.legend(loc="outside lower left", ncols=4)
+        return figure

@@ -1,0 +1,103 @@
+"""What a study cost, arm by arm, and what its search had reached for how much of it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from absld_search.core.results import Tables
+from absld_search.search import fronts
+
+Array = NDArray[np.float64]
+HOUR = 3600.0
+VOLUMES = 60  # points at which a hypervolume of three and more objectives is computed, for each costs seconds
+
+
+class Cost(NamedTuple):
+    """Of one arm: complete trials, trainings that ended, their epochs, and hours of training, by stage."""
+
+    arm: str
+    trials: int
+    trainings: int
+    epochs: int
+    search: float  # hours, with rungs and races
+    confirm: float  # hours
+
+
+class Course(NamedTuple):
+    """An arm's search, complete trial by complete trial: hours spent, and what had been reached by then; (N,) each."""
+
+    hours: Array
+    volume: Array  # nan where it was not computed
+    best: Array  # of the first objective
+
+
+def costs(tables: Tables) -> list[Cost]:
+    """One row an arm. A training that two arms share counts in both, for each would have needed it."""
+    rows = tables.trainings.to_pylist()
+    by_config: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_config.setdefault(row["config"], []).append(row)
+    trials = tables.trials.select(["arm", "config", "state"]).to_pylist()
+    return [_cost(arm, [trial for trial in trials if trial["arm"] == arm], by_config) for arm in tables.facts["arms"]]
+
+
+def _cost(arm: str, trials: list[dict[str, Any]], by_config: Mapping[str, list[Mapping[str, Any]]]) -> Cost:
+    ended = [row for config in {t["config"] for t in trials} for row in by_config.get(config, ()) if row["epochs"]]
+    confirm = sum(row["seconds"] or 0.0 for row in ended if row["stage"] == "confirm")
+    whole = sum(row["seconds"] or 0.0 for row in ended)
+    complete = sum(trial["state"] == "COMPLETE" for trial in trials)
+    epochs = sum(row["epochs"] for row in ended)
+    return Cost(arm, complete, len(ended), epochs, (whole - confirm) / HOUR, confirm / HOUR)
+
+
+def courses(tables: Tables) -> dict[str, Course]:
+    """Arm -> its search against the hours of training it had cost; arms without a complete trial are absent.
+
+    Trials count in the order of their numbers. Hours are of trainings, so two that run at once cost two; those of
+    trials that failed or were stopped on a rung count too.
+    """
+    spent: dict[str, float] = {}
+    for row in tables.trainings.filter(pc.field("stage") != "confirm").to_pylist():
+        spent[row["config"]] = spent.get(row["config"], 0.0) + (row["seconds"] or 0.0) / HOUR
+    found = {arm: _course(tables, arm, spent) for arm in tables.facts["arms"]}
+    return {arm: course for arm, course in found.items() if course.hours.size}
+
+
+def reference(tables: Tables) -> list[float]:
+    """The corner that hypervolumes are measured from: 0 of what is maximised, 1 of what is minimised."""
+    return [0.0 if way == "max" else 1.0 for way in tables.facts["objectives"].values()]
+
+
+def _course(tables: Tables, arm: str, spent: Mapping[str, float]) -> Course:
+    trials = tables.trials.filter(pc.field("arm") == arm).sort_by("number").to_pylist()
+    hours = np.cumsum([spent.get(trial["config"], 0.0) for trial in trials])
+    complete = np.array([trial["state"] == "COMPLETE" for trial in trials], dtype=bool)
+    names = [f"objective/{name}" for name in tables.facts["objectives"]]
+    values = np.array([[t[name] for name in names] for t in trials if t["state"] == "COMPLETE"], dtype=float)
+    values = values.reshape(-1, len(names))
+    directions = list(tables.facts["objectives"].values())
+    better = np.fmax if directions[0] == "max" else np.fmin
+    best = better.accumulate(values[:, 0]) if len(values) else np.empty(0)
+    return Course(
+        hours[complete] if len(trials) else np.empty(0), _volumes(values, directions, reference(tables)), best
+    )
+
+
+def _volumes(values: Array, directions: list[str], corner: list[float]) -> Array:
+    """Hypervolume of the first n points, for every n at which the front has grown (of many, a sample), (N,)."""
+    front, grown = fronts.Front(directions), []
+    members: list[list[int]] = []
+    for index, point in enumerate(values):
+        if front.add(tuple(point)):
+            grown.append(index)
+            members.append(list(front.members))
+    found = np.full(len(values), np.nan)
+    if not grown:
+        return found
+    most = VOLUMES if len(directions) > 2 else 10 * VOLUMES
+    for place in np.unique(np.linspace(0, len(grown) - 1, min(most, len(grown))).astype(int)):
+        found[grown[place]] = fronts.hypervolume(values[members[place]], directions, corner)
+    return found

@@ -1,0 +1,51 @@
+"""An answer as plain text, for a terminal."""
+
+import textwrap
+from collections.abc import Sequence
+
+from analysis import cells
+from analysis.answer import Answer
+
+
+def table(found: Answer, width: int = 110) -> str:
+    """The answer as plain text, for a terminal of at least 110 columns."""
+    notices = [line for notice in found.notices for line in _wrapped(notice, width, "! ")]
+    lines = [*_wrapped(found.question, width), *notices, "", *_aligned(*cells.rows(found, narrow=True), width)]
+    for row in found.rows:
+        lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
+    if found.comparisons:
+        lines += ["", *_aligned(*cells.comparisons(found), width)]
+    if found.worst:
+        lines += ["", *_aligned(*cells.worst(found), width, words=1)]
+    if found.classes:
+        lines += ["", *_aligned(*cells.classes(found), width)]
+    if found.teachers:
+        lines += ["", *_aligned(*cells.teachers(found), width)]
+    lines += ["", *[line for row in found.rows if row.trial for line in _wrapped(cells.choice(row), width, "  ")]]
+    lines += [
+        "",
+        *_wrapped(cells.legend(found, narrow=True), width),
+        "",
+        *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
+        *_wrapped(found.power, width),
+    ]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=" " * len(indent), break_on_hyphens=False
+    )
+
+
+def _aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int, words: int = 2) -> list[str]:
+    """Lines of a table: the first `words` columns flush left and cut to fit into `width`, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[:words]) > 8:
+        widths[widths.index(max(widths[:words]))] -= 1
+    lines = []
+    for row in [heading, ["─" * needed for needed in widths], *rows]:
+        cut = [cell if len(cell) <= w else f"{cell[: w - 1]}…" for cell, w in zip(row, widths, strict=True)]
+        flush = [c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
+        lines.append("  ".join(flush).rstrip())
+    return lines

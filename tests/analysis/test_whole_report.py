@@ -1,0 +1,334 @@
+"""The report's parts about the search, its formats, and studies that are not finished, empty, or of failures only."""
+
+import contextlib
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import moocore
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from absld_search.core import results
+from absld_search.search import fronts
+from analysis import choosing, figures, importances, latex, loading, repeats, report, sheets, spending, standing
+from analysis.answer import answer
+from analysis.contents import contents
+from analysis.front_figure import attainment
+from tests.study_folder import write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("runs") / "temps")
+
+
+@pytest.fixture(scope="module")
+def printed(study):
+    """What the door prints as CSV; it also writes the whole report, with the figures for papers."""
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        assert report.main([str(study), "--format", "csv"]) == 0
+    return stream.getvalue()
+
+
+def change(folder, trial=lambda row: row, training=lambda row: row, more=(), **facts):
+    """Write the tables again as these functions turn their rows; a changed state leaves the shards alone."""
+    tables = results.load(folder)
+    trials = [trial(row) for row in tables.trials.to_pylist()]
+    trainings = [*(training(row) for row in tables.trainings.to_pylist()), *more]
+    objectives = tables.facts["objectives"]
+    results.combine(folder, trials, tables.trainings.to_pylist(), objectives)
+    pq.write_table(pa.Table.from_pylist(trainings, results.TRAININGS), folder / "results" / "trainings.parquet")
+    results.write_facts(folder, tables.facts | facts)
+    return folder
+
+
+def row_of(config, seed=0, stage="search", state="COMPLETE", epochs=30, seconds=36.0, reason=""):
+    return {
+        "training": f"{config}-s{seed}-{stage}{epochs}", "config": config, "seed": seed, "stage": stage, "state": state,
+        "reason": reason, "attempts": 1, "epochs": epochs, "seconds": seconds,
+    }  # fmt: skip
+
+
+ORDER = [
+    "Pareto fronts", "Arms", "Robust accuracy by class", "Temperatures", "Reached for the cost", "Parameters",
+    "Importances", "Early stopping", "Failures", "Cost", "Race for the front", "What the answer rests on",
+]  # fmt: skip
+
+
+def test_the_page_has_its_sections_in_order_and_every_figure(study, printed):
+    text = (study / "report" / "index.html").read_text()
+    titles = re.findall(r'<h2 id="s\d+">([^<]+)</h2>', text)
+    assert [title for title in titles if title in ORDER] == ORDER
+    for name, drawing in figures.FIGURES.items():
+        if name != "rungs":
+            assert f'aria-label="{drawing.title}"' in text
+            assert (study / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            assert (study / "report" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert "No rungs" in text and "No race was run" in text
+
+
+def test_loading_holds_back_what_no_report_shows(study):
+    whole, part = results.load(study), loading.load(study)
+    assert part.trials.equals(whole.trials) and part.trainings.equals(whole.trainings)
+    confirm = set(whole.trainings.to_pandas().query("stage == 'confirm'").training)
+    assert set(part.images["training"].to_pylist()) == confirm
+    key = sorted(confirm)[3]
+    alone = results.read(study, "images", [key])
+    assert alone.num_rows == 60 * 10 * 5 and set(alone["training"].to_pylist()) == {key}
+    assert results.read(study, "images", []).num_rows == 0
+
+
+@pytest.mark.parametrize("form", repeats.FORMS)
+@pytest.mark.parametrize("kind", ["clean", "robust"])
+def test_objectives_of_one_seed_are_what_its_images_say(tmp_path, form, kind):
+    from absld_search.core.metrics import summary
+
+    rng = np.random.default_rng(0)
+    attack = {"clean": "clean", "robust": "apgd-ce"}[kind]
+    correct, labels = rng.random(200) < 0.6, np.repeat(np.arange(4), 50)
+    name = form.format(kind)
+    tables = results.load(write_study(tmp_path / "s", {"a": 0.0}, trials=2, objectives={name: "max"}, seeds=0))
+    by_class = [float(correct[labels == c].mean()) for c in range(4)]
+    rows = [
+        {"training": "k", "split": "val", "attack": attack, "class": c, "n": 50, "accuracy": a}
+        for c, a in enumerate(by_class)
+    ]
+    tables = tables._replace(classes=pa.Table.from_pylist(rows, results.SHARDS["classes"]))
+    [value] = repeats.on_val(tables, ["k"])["k"]
+    assert value == pytest.approx(summary(kind, correct, labels, 4)[name])
+
+
+def test_hypervolume_grows_with_the_hours_and_ends_at_the_fronts(study):
+    tables = change(
+        write_study(study.parent / "hours"),
+        more=[row_of(f"config-dual-{n}", seconds=360.0) for n in range(12)],
+    )
+    tables = loading.load(tables)
+    course = spending.courses(tables)["dual"]
+    rows = [row for row in tables.trials.to_pylist() if row["arm"] == "dual" and row["state"] == "COMPLETE"]
+    values = [[row[f"objective/{name}"] for name in tables.facts["objectives"]] for row in rows]
+    volume = fronts.hypervolume(values, ["max", "max"], [0, 0])
+    known = course.volume[np.isfinite(course.volume)]
+    assert known[-1] == pytest.approx(volume) == pytest.approx(moocore.hypervolume(-np.array(values), ref=[0, 0]))
+    assert (np.diff(known) > 0).all() and (np.diff(course.best) >= 0).all()
+    assert course.best[-1] == max(worst for worst, _ in values)
+    assert course.hours[0] == pytest.approx(0.1) and course.hours[-1] == pytest.approx(1.2)  # the failed one cost too
+    cost = {row.arm: row for row in spending.costs(tables)}["dual"]
+    assert (cost.trials, cost.trainings) == (11, 20) and cost.search == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("directions", [["max", "max"], ["max", "min"], ["min", "max"], ["min", "min"]])
+def test_attainment_is_what_each_seeds_front_reaches(directions):
+    rng = np.random.default_rng(3)
+    seeds = [rng.random((9, 2)) for _ in range(4)]
+    levels, reached = attainment(seeds, directions)
+    signs = np.array([-1.0 if way == "max" else 1.0 for way in directions])  # moocore minimises
+    ids = np.repeat(np.arange(1, 5), 9)
+    surface = moocore.eaf(np.concatenate([s * signs for s in seeds]), ids, percentiles=[100])[:, :2] * signs
+    worst = reached.min(axis=0) if directions[1] == "max" else reached.max(axis=0)
+    for x, y in surface:  # the points that every seed attains
+        assert worst[list(levels).index(x)] == pytest.approx(y)
+
+
+@pytest.mark.parametrize("way", ["max", "min"])
+def test_importance_is_of_reaching_the_good_end(tmp_path, way):
+    """`decides` alone makes the best trials, `ruins` the worst ones: the direction tells which of them counts."""
+    rng = np.random.default_rng(0)
+    folder = write_study(tmp_path / "s", {"a": 0.0}, trials=200, seeds=0, objectives={"robust_nsd": way, "x": "max"})
+
+    def trial(row):
+        decides, ruins = rng.random(2)
+        good = 10.0 * (decides > 0.9) - 10.0 * (ruins > 0.9) + 0.01 * rng.random()
+        value = good if way == "max" else -good
+        row |= {"params": json.dumps({"decides": decides, "ruins": ruins}), "state": "COMPLETE"}
+        return row | {"objective/robust_nsd": value, "objective/x": 0.0}
+
+    tables = results.load(write_with(folder, trial))
+    found = {row.objective: row.shares for row in importances.importances(tables)}
+    assert found["robust_nsd"]["decides"] > 0.8 and found["x"] == {}
+
+
+def write_with(folder, trial):
+    tables = results.load(folder)
+    names = tables.facts["objectives"]
+    rows = [trial({k: v for k, v in row.items() if "/" not in k}) for row in tables.trials.to_pylist()]
+    results.combine(folder, rows, tables.trainings.to_pylist(), names)
+    return folder
+
+
+def test_rungs_count_who_came_how_far(tmp_path):
+    more = [row_of(f"config-dual-{n}", stage="rung", epochs=3) for n in range(9)]
+    more += [row_of(f"config-dual-{n}", epochs=30) for n in range(3)]
+    tables = loading.load(change(write_study(tmp_path / "s"), more=more))
+    assert [tuple(rung) for rung in standing.rungs(tables)] == [("dual", 3, 9, 6), ("dual", 30, 3, 3)]
+    assert figures.FIGURES["rungs"].draw(tables) is not None
+
+
+def test_failures_are_counted_by_reason(tmp_path):
+    more = [row_of("config-dual-1", seed=s, state="FAILED", reason=f"loss is nan at epoch {s}") for s in range(3)]
+    tables = loading.load(change(write_study(tmp_path / "s", failed=["shared"]), more=more))
+    found = {(f.arm, f.stage): (f.times, f.reason) for f in standing.failures(tables)}
+    assert found["shared", "confirm"] == (8, "loss is not finite")
+    assert found["dual", "search"] == (3, "loss is nan at epoch 0")
+    assert found["dual", "trial"] == (1, "logits are not finite")
+
+
+def test_a_race_gives_the_probability_of_being_on_the_front(tmp_path):
+    """Two raced trials of one arm, one clearly ahead in every seed; the rest keep one seed."""
+    folder = write_study(tmp_path / "s", {"dual": 0.0}, seeds=0)
+    shard = {0: 0.9, 1: 0.5}
+    rows, more = [], []
+    for number, level in shard.items():
+        for seed in range(4):
+            more.append(row_of(f"config-dual-{number}", seed=seed, stage="race" if seed else "search"))
+            rows += [
+                {"training": more[-1]["training"], "split": "val", "attack": "apgd-ce", "class": c, "n": 50,
+                 "accuracy": level + 0.01 * seed + 0.001 * c} for c in range(10)
+            ]  # fmt: skip
+    change(folder, more=more)
+    pq.write_table(pa.Table.from_pylist(rows, results.SHARDS["classes"]), folder / "results" / "classes.parquet")
+    ahead, behind = standing.places(loading.load(folder))
+    assert (ahead.trial, ahead.seeds, ahead.own) == ("dual-000", 4, 1.0)
+    assert (behind.trial, behind.joint) == ("dual-001", 0.0)
+    report.write(folder)
+    assert "on the joint front" in (folder / "report" / "index.html").read_text()
+
+
+def waiting(row):
+    return row | {"state": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    ("made", "changed", "words"),
+    [
+        ({"trials": 0, "seeds": 0}, {}, "This study is empty"),
+        ({"unchosen": ("dual", "shared", "product")}, {}, "No trial is complete; 36 of 36 failed"),
+        ({}, {"training": waiting}, "This study is not finished: 24 of 24 trainings wait or run"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_study_that_is_no_answer_says_so_everywhere(tmp_path, made, changed, words):
+    folder = change(write_study(tmp_path / "s", **made), **changed)
+    terminal = report.table(report.write(folder))
+    text = (folder / "report" / "index.html").read_text()
+    assert ('class="notice"' in text) == bool(words)
+    for shown in (text, (folder / "report" / "answer.md").read_text(), " ".join(terminal.replace("\n!", "").split())):
+        assert words in shown
+    assert latex.latex(answer(loading.load(folder)), []).startswith("% ")
+
+
+def test_a_study_that_has_no_tables_yet_is_named(tmp_path, capsys):
+    results.write_facts(tmp_path / "s", {"study": "s"})
+    assert report.main([str(tmp_path / "s")]) == 2
+    assert "has no results yet" in capsys.readouterr().err
+
+
+def test_csv_holds_unrounded_numbers(study, printed):
+    rows = list(csv.DictReader(printed.splitlines()))
+    found = answer(results.load(study))
+    mean = found.rows[0].measures["worst_class_apgd_accuracy"].mean
+    [stored] = [row for row in rows if (row["arm"], row["measure"]) == ("dual", "worst_class_apgd_accuracy")]
+    assert float(stored["mean"]) == mean
+    classes = list(csv.DictReader((study / "report" / "csv" / "classes.csv").read_text().splitlines()))
+    assert len(classes) == 30 and {row["images"] for row in classes} == {"60"}
+    trials = list(csv.DictReader((study / "report" / "csv" / "trials.csv").read_text().splitlines()))
+    assert len(trials) == 36 and float(trials[0]["param/temperature_lr"]) > 0
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    folder = write_study(tmp_path / "s", {"=1+1": 0.0, "@b": -0.1}, seeds=2, trials=4)
+    tables = loading.load(folder)
+    for name, text in sheets.sheets(tables, answer(tables)).items():
+        assert "1+1" in text and not re.search(r"(^|,)[=@]", text, re.MULTILINE), name
+
+
+EVIL = r"50 % of $x_1$ & {y} \n ~^#<>|`[]" + '"'
+
+
+def test_latex_compiles_or_at_least_is_well_formed(tmp_path):
+    folder = write_study(tmp_path / "evil", {EVIL: 0.0, "b": -0.2}, seeds=6, trials=4, question=EVIL)
+    tables = loading.load(folder)
+    found = answer(tables)
+    text = latex.latex(found, contents(tables, found))
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") >= 6
+    well_formed(text)
+    compiled(text, tmp_path / "made")
+
+
+def well_formed(text):
+    """Balanced braces and environments, as many cells in every row as columns, and no sign that LaTeX acts on."""
+    assert text.isascii()
+    body = re.sub(r"^%.*$", "", text, flags=re.MULTILINE)
+    bare = re.sub(r"\\[\\{}&%$#_]", " ", body)  # escaped signs, and the ends of rows
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert not re.search(r"[#%_~^\"|<>`]", re.sub(r"\$[^$]*\$", "", bare))
+    for columns, table in re.findall(r"\\begin{tabular}{([lr]+)}(.*?)\\end{tabular}", body, re.DOTALL):
+        for line in table.splitlines():
+            if line.endswith(r"\\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1, line
+    opened = re.findall(r"\\begin{(\w+)}", body)
+    assert sorted(opened) == sorted(re.findall(r"\\end{(\w+)}", body))
+
+
+def compiled(text, folder):
+    """Run LaTeX, where there is one."""
+    program = shutil.which("tectonic") or shutil.which("pdflatex")
+    if program is None:
+        return
+    folder.mkdir()
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (folder / "t.tex").write_text(f"{head}{text}\n\\end{{document}}\n")
+    made = subprocess.run([program, "t.tex"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert made.returncode == 0 and (folder / "t.pdf").exists(), made.stdout[-2000:] + made.stderr[-2000:]
+
+
+def test_markdown_has_the_tables(study, printed):
+    text = (study / "report" / "answer.md").read_text()
+    assert text.count("| --- |") >= 5 and "## Cost" in text and "<svg" not in text
+
+
+def test_two_arms_can_be_compared_alone(study, printed, capsys):
+    assert report.main([str(study), "--compare", "shared", "product", "--format", "md"]) == 0
+    assert capsys.readouterr().out.count("| --- |") >= 5
+    whole, pair = answer(results.load(study)), choosing.compared(results.load(study), ["shared", "product"])
+    assert [row.arm for row in pair.rows] == ["shared", "product"]
+    assert {(one.arm, one.against) for one in pair.comparisons} == {("product", "shared")}
+    direct = {c.measure: c.mean for c in whole.comparisons if c.arm == "product"}
+    other = {c.measure: c.mean for c in whole.comparisons if c.arm == "shared"}
+    for one in pair.comparisons:
+        assert one.mean == pytest.approx(direct[one.measure] - other[one.measure])
+        assert one.holm_p >= one.p
+    assert "picked" in pair.caveats[0] and "proves less" in pair.caveats[0]
+    page = study / "report" / "compare-shared-product" / "index.html"
+    assert "product" in page.read_text() and "dual-000" not in page.read_text()
+    assert (study / "report" / "index.html").exists()  # the whole is not replaced by a part
+
+
+@pytest.mark.parametrize("arms", [["dual", "sharde"], ["dual", "dual"]])
+def test_an_arm_that_is_none_is_refused(study, capsys, arms):
+    assert report.main([str(study), "--compare", *arms]) == 2
+    message = capsys.readouterr().err
+    assert "shared" in message or "two different arms" in message
+
+
+def test_several_studies_are_reported_as_one(study, tmp_path, capsys):
+    other = write_study(tmp_path / "other", {"deeper": -0.2})
+    assert report.main([str(study), str(other), "--to", str(tmp_path / "both"), "--format", "latex"]) == 0
+    well_formed(capsys.readouterr().out)
+    stored = json.loads((tmp_path / "both" / "answer.json").read_text())
+    assert [row["arm"] for row in stored["rows"]] == ["temps/dual", "temps/shared", "temps/product", "other/deeper"]
+    assert "other/deeper is lower than temps/dual by" in stored["sentence"]
+    merged = choosing.merged([loading.load(study), loading.load(other)])
+    assert len(set(merged.trainings["training"].to_pylist())) == merged.trainings.num_rows
+
+
+def test_studies_of_other_settings_are_not_compared(study, tmp_path, capsys):
+    other = write_study(tmp_path / "other", {"dual": 0.0}, workload="cifar10")
+    assert report.main([str(study), str(other)]) == 2
+    assert "workload" in capsys.readouterr().err and not (study / "report" / "with-other").exists()
