@@ -93,7 +93,8 @@ def _differences(found: Answer) -> list[Block]:
 
 
 def _classes(found: Answer) -> list[Block]:
-    return _table("classes", cells.classes(found), words=(0, 1), note=cells.classes_legend(found))
+    made = _table("classes", cells.classes(found), words=(0, 1), note=cells.classes_legend(found))
+    return [Words("Classes that tell arms apart:"), *made] if made else []
 
 
 def _choices(found: Answer) -> list[Block]:

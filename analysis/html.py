@@ -35,6 +35,7 @@ tr.marked td { background: #eaf6f0; font-weight: 600; }
 .note, figcaption { color: #57606a; font-size: .86rem; overflow-wrap: anywhere; }
 .missing { color: #8a3b00; overflow-wrap: anywhere; }
 figure { margin: 1.6rem 0; }
+.drawing { max-width: 54rem; }
 svg { width: 100%; height: auto; }
 code { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: #f3f5f7;
        padding: .1em .35em; border-radius: 4px; overflow-wrap: anywhere; }

@@ -27,7 +27,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Bullets):
         return "\n".join(f"* {plain_markdown(item)}" for item in block.items)
     assert isinstance(block, Words)
-    return f"`{block.text.replace('`', ' ')}`" if block.kind == "code" else plain_markdown(block.text)
+    return plain_markdown(block.text)
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

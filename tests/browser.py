@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -175,17 +175,15 @@ def open_view(page: Any, link: str, view: str) -> None:
     page.goto(link.replace("=pareto", f"={view}").replace("=CHART", f"={mode}"))
 
 
-def line_charts(page: Any, least: int) -> set[str]:
-    """The titles of the line charts that are drawn, once there are so many."""
-    found = page.wait_for_function(
-        """least => {
-            const cards = [...document.querySelectorAll('[data-testid="experiment-view-compare-runs-card"]')];
-            const drawn = cards.filter(card => card.querySelector('.js-line'));
-            return drawn.length >= least && drawn.map(card => card.innerText.split(String.fromCharCode(10))[0].trim());
+def wait_for_line_charts(page: Any, titles: Iterable[str]) -> None:
+    """Waits until charts of these titles are in sight and as many have drawn lines."""
+    page.wait_for_function(
+        """titles => {
+            const drawn = [...document.querySelectorAll('.js-plotly-plot')].filter(p => p.querySelector('.js-line'));
+            return drawn.length >= titles.length && titles.every(title => document.body.innerText.includes(title));
         }""",
-        arg=least,
+        arg=list(titles),
     )
-    return set(found.json_value())
 
 
 def line_colours(page: Any) -> set[str]:

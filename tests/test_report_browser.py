@@ -8,7 +8,7 @@ import pytest
 from analysis import figures, report
 from tests.browser import chromium_page
 
-CUT_HEIGHT = 1500  # of the picture for the documentation
+CUT_HEIGHT = 1480  # of the picture for the documentation
 DRAWN = "svg => { const box = svg.getBoundingClientRect(); return box.width > 200 && box.height > 100; }"
 
 

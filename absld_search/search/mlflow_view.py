@@ -117,7 +117,7 @@ def _state(view: str, shown: Shown) -> dict[str, Any]:
         "compareRunSections": sections,
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,  # else MLflow sorts the sections by their names
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,
