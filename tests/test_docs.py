@@ -115,10 +115,12 @@ TESTED |= {
     f"python -m tests.faults.run{rest}": [FAULTS]
     for rest in (
         "",
-        " K1 --rounds 120 --record docs/results/reliability.jsonl",
-        " K7 --rounds 300 --record docs/results/reliability.jsonl",
-        " S4 --rounds 100 --record docs/results/reliability.jsonl",
+        " $fault --rounds 300 --record docs/results/reliability.jsonl",
     )
+} | {
+    "python -m tests.faults.summary --write": [
+        "tests/faults/test_promises.py::test_every_test_that_the_pages_name_is_there"
+    ],
 }
 CLUSTER, GPU, SHELL = "needs a cluster", "needs a GPU, data and a teacher to be fetched", "a shell's own"
 HOURS = "a measurement of minutes to days on a machine with nothing else to do, or of real CIFAR-10"
@@ -132,16 +134,25 @@ MARKED: dict[str, str] = {
     "python -m tests.faults.run $fault --rounds 30 --record docs/results/reliability.jsonl": HOURS,
     "python -m tests.faults.soak --trials 500 --every 30": HOURS,
     "python -m tests.faults.soak --trials 500 --every 30 --ray --out soak": HOURS,
-    "python -m tests.faults.stock measure FAULT": HOURS,
+    "python -m tests.faults.stock measure FAULT --record docs/results/reliability-stock.jsonl": HOURS,
     "make bench": HOURS,
     "make bench-full": HOURS,
+    "python -m benchmarks.driver": HOURS,
     "python -m benchmarks.evaluate --part digits --rounds 1": HOURS,
+    "python -m benchmarks.evaluate --part resnet18 --images 16 --rounds 9 --no-autoattack": HOURS,
     "python -m benchmarks.fidelity --workload cifar10-micro --configs 8 --seeds 2 --data-dir DATA": HOURS,
     "python -m benchmarks.page": HOURS,
     "python -m benchmarks.proxies": HOURS,
+    "python -m benchmarks.queue [--sampler tpe] [--stopping mo-asha] [--mlflow]": HOURS,
+    "python -m benchmarks.racing": HOURS,
+    "python -m benchmarks.replay": HOURS,
+    "python -m benchmarks.replay_record": HOURS,
+    "python -m benchmarks.search16": HOURS,
     "python -m benchmarks.statistics --only none --study runs/ablation_dual_temps-digits --repetitions 2000": HOURS,
     "python -m benchmarks.statistics --repetitions 1000": HOURS,
+    "python -m benchmarks.train_step gate": HOURS,
     "python -m benchmarks.train_step small|resnet18 --rounds 3": HOURS,
+    "python -m benchmarks.train_step small|resnet18|mobilenet": HOURS,
     "python -m benchmarks.views --out DIR": HOURS,
 }
 
