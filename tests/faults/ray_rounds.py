@@ -195,11 +195,14 @@ def k4(out: Path, number: int) -> int:
     return _timed("SIGINT twice", seconds)
 
 
+LEAST = EPOCHS // 3 + 2  # a life of fewer epochs would need a fourth, and a start gives three
+
+
 def k5(out: Path, number: int) -> int:
     """SIGKILL of workers: of all by their pids, twice (even), or at the end of the k-th epoch of each, before anything
     is kept (odd)."""
     rng = random.Random(number)
-    with driver(out, f"worker.epoch:{rng.randint(11, EPOCHS - 2)}" if number % 2 else "") as one:
+    with driver(out, f"worker.epoch:{rng.randint(LEAST, EPOCHS - 2)}" if number % 2 else "") as one:
         for _ in range(0 if number % 2 else 2):  # a third loss would end a training for this start
             if not one.training():
                 break
