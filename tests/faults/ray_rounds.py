@@ -195,22 +195,23 @@ def k4(out: Path, number: int) -> int:
     return _timed("SIGINT twice", seconds)
 
 
-LEAST = EPOCHS // 3 + 2  # a life of fewer epochs would need a fourth, and a start gives three
-
-
 def k5(out: Path, number: int) -> int:
     """SIGKILL of workers: of all by their pids, twice (even), or at the end of the k-th epoch of each, before anything
     is kept (odd)."""
     rng = random.Random(number)
-    with driver(out, f"worker.epoch:{rng.randint(LEAST, EPOCHS - 2)}" if number % 2 else "") as one:
+    with driver(out, f"worker.epoch:{rng.randint(11, EPOCHS - 2)}" if number % 2 else "") as one:
         for _ in range(0 if number % 2 else 2):  # a third loss would end a training for this start
             if not one.training():
                 break
             time.sleep(rng.uniform(0, 2))
             _kill(pids(out, "ray::ImplicitFunc"))
         code = one.ended()
-        assert code == 0, f"{code}\n{one.said()[-3000:]}"
         assert "its worker died (attempt 1); it is tried again" in one.said(), one.said()[-3000:]
+        # A process that has trained something else dies earlier, so a training may use up a start's three attempts.
+        assert code == 0 or (code == INTERRUPTED and "(attempt 3)" in one.said()), f"{code}\n{one.said()[-3000:]}"
+    if code:
+        with driver(out) as again:
+            assert again.ended() == 0, again.said()[-3000:]
     ledger = Ledger(f"sqlite:///{out / STUDY / 'study.db'}", STUDY)
     losses = [row["losses"] for row in ledger.trainings()]
     assert all(row["attempts"] == row["losses"] + 1 for row in ledger.trainings()), losses
