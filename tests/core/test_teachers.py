@@ -90,7 +90,7 @@ def test_a_missing_teacher_says_what_to_put_where(tiny: Workload, folders: Folde
 
 def test_a_teacher_of_other_classes_is_refused_without_data(tiny: Workload, folders: Folders) -> None:
     put(folders, "model_cifar_wrn.pt", num_classes=100)
-    with pytest.raises(UsageError, match="the teacher has 100 outputs, cifar10 has 10 classes"):
+    with pytest.raises(UsageError, match="the network has 100 outputs, cifar10 has 10 classes"):
         teachers.require(tiny, "file", replace(folders, data="nowhere"))
 
 
