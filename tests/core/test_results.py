@@ -26,8 +26,8 @@ TRAINING = {
 }  # fmt: skip
 TRIAL = {
     "trial": "dual-000", "arm": "dual", "number": 0, "config": "a", "state": "COMPLETE", "reason": "", "params": "{}",
-    "chosen": True, "pareto": True, "pareto_arm": True, "seeds": 1, "epochs": 2, "seconds": 0.5, "front_probability": 0.75,
-    "objective/worst_class_robust_accuracy": 0.25, "objective/robust_accuracy": 0.5,
+    "chosen": True, "pareto": True, "pareto_arm": True, "seeds": 1, "epochs": 2, "seconds": 0.5,
+    "front_probability": 0.75, "objective/worst_class_robust_accuracy": 0.25, "objective/robust_accuracy": 0.5,
 }  # fmt: skip
 
 
