@@ -206,10 +206,10 @@ def _check_corners(plan: Plan, arm: Arm) -> None:
     """A value in the space that a training refuses would fail trials hours later: refuse it now."""
     values = {name: how.options if isinstance(how, Choice) else _ends(how) for name, how in arm.tuned.items()}
     first = {name: options[0] for name, options in values.items()}
-    lengths = plan.rungs(arm)
     for corner in [{}, *({name: value} for name, options in values.items() for value in options)]:
         try:
             config = plan.config({**arm.words, **first, **corner}, seed=0)
+            lengths = plan.rungs(arm)
             rungs.check(config, lengths if len(lengths) > 1 else ())
         except UsageError as error:
             raise UsageError(f"arm {arm.name!r}: {error}") from None
