@@ -81,7 +81,8 @@ def queue(found: Row) -> str:
         "ms a trial",
         "first hundred",
         "last hundred",
-        "memory, MiB more",
+        "MiB after a hundred",
+        "at the end",
     ]
     return _table(head, [
         [row["way"], row["sampler"], row["stopping"], str(row["trials"]), f"{row['milliseconds']:.1f}",
