@@ -30,7 +30,7 @@ def test_every_view_shows_what_it_promises(tmp_path):
 
         browser.open_view(page, link, TEMPERATURES)
         browser.wait_for_line_charts(page, [f"temperature_adv/class_{c:02d}" for c in range(browser.CLASSES)])
-        assert "Temperature, clean labels (4)" in page.inner_text("body")
+        assert "Temperature, clean labels (4)" in " ".join(page.inner_text("body").split())
         assert browser.rows(page) == ["dual #0", "shared #0"]
         assert browser.line_colours(page) == {"rgb(0, 114, 178)", "rgb(213, 94, 0)"}  # the arms', by the palette
 
