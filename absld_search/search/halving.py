@@ -79,6 +79,8 @@ class Halving:
 
     def promotion(self, more: bool) -> tuple[Row, int] | None:
         """The trial that deserves a longer training, and its epochs; `more`: new trials can still come."""
+        if not self.rungs:
+            return None  # every trial has its whole training; asked once a trial, so it must not look at all of them
         outcomes = [self.outcomes[key] for key in sorted(self.outcomes)]
         failed = {each.trial for each in outcomes if each.values is None}
         last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned

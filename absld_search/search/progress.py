@@ -27,6 +27,7 @@ class Progress:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
         self.names: dict[str, str] = {}
+        self.known: dict[str, tuple[bool, float | None]] | None = None  # training -> whether it has ended, worst class
         self.began, self.fresh = 0.0, 0  # when the first training of this start began, and how many have ended since
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
@@ -50,12 +51,14 @@ class Progress:
         (trial, *_) = self.ledger.trials(config=training["config"])
         self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
+        self._trainings().setdefault(training["training"], (False, None))
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
         self.epochs[training] = number
 
     def training_done(self, training: Row) -> None:
         self.epochs.pop(training["training"], None)
+        self._trainings()[training["training"]] = _ended(training)
         self.fresh += training["state"] in (COMPLETE, FAILED)
         if training["state"] == FAILED:
             self.say(f"{self.names[training['training']]} failed: {training['reason']}")
@@ -77,10 +80,16 @@ class Progress:
 
     def counts(self) -> tuple[int, int]:
         """Trainings done, and how many the plan comes to."""
-        states = [row["state"] for row in self.ledger.trainings()]
+        known = self._trainings()
         planned = sum(arm.trials for arm in self.plan.arms) * len(self.plan.search_seeds)
         planned += len(self.plan.arms) * len(self.plan.confirm_seeds)
-        return sum(state in (COMPLETE, FAILED) for state in states), max(planned, len(states))
+        return sum(ended for ended, _ in known.values()), max(planned, len(known))
+
+    def _trainings(self) -> dict[str, tuple[bool, float | None]]:
+        """What the ledger says of each training: read once a start, then kept up, so that a line costs no query."""
+        if self.known is None:
+            self.known = {row["training"]: _ended(row) for row in self.ledger.trainings()}
+        return self.known
 
     def _left(self, trainings: int) -> str:
         if not self.fresh:
@@ -89,9 +98,7 @@ class Progress:
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def _best(self) -> float | None:
-        rows = [row for row in self.ledger.trainings(state=COMPLETE) if row["stage"] != RUNG]
-        values = [row["metrics"][BEST] for row in rows if BEST in row["metrics"]]
-        return max(values, default=None)
+        return max((worst for _, worst in self._trainings().values() if worst is not None), default=None)
 
     def __rich__(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -104,3 +111,9 @@ class Progress:
     def _total(self, training: str) -> int:
         (row,) = self.ledger.trainings(training=training)
         return int(row["job"]["schedule"]["epochs"])
+
+
+def _ended(training: Row) -> tuple[bool, float | None]:
+    """Whether a training has ended, and its worst class where it was trained whole."""
+    whole = training["state"] == COMPLETE and training["stage"] != RUNG
+    return training["state"] in (COMPLETE, FAILED), (training["metrics"] or {}).get(BEST) if whole else None
