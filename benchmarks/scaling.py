@@ -114,7 +114,7 @@ def through_ray(study: Study, epochs: int, seconds: float, table: Path | None) -
 
 
 class Silent:
-    """In the place of the MLflow mirror: a thread of its own that nothing waits for; `benchmarks.mirror` measures it."""
+    """In the place of the MLflow mirror, a thread that nothing waits for; `benchmarks.mirror` measures it."""
 
     def started(self, training: Row) -> None: ...
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...

@@ -82,6 +82,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch"},
     ),  # fmt: skip
+    "absld_search/core/distributed.py": (
+        {"words", "core.data", "core.losses", "core.methods.base", "core.speed", "core.trainer"},
+        {"torch"},
+    ),
     "absld_search/core/evaluation.py": (
         {"words", "core.attacks", "core.attack_names", "core.metrics", "core.data", "core.verdicts"},
         {"torch", "numpy"},
@@ -142,7 +146,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources"},
+        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
@@ -154,8 +158,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
+    "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
-        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources"},
+        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources", "search.followers"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

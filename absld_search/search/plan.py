@@ -15,6 +15,7 @@ from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
+from absld_search.core.trainer import Options
 from absld_search.search import constraints as constraining
 from absld_search.search import samplers, scheduler
 from absld_search.search.constraints import Constraint
@@ -53,8 +54,10 @@ class Request:
     device: str = "cpu"
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
+    processes_per_trial: int | None = None  # one training in several processes, their gradients summed
     max_concurrent: int | None = None
     address: str | None = None
+    wait_for_nodes: float = 0  # seconds that a cluster which grows by itself gets
     command: str = ""  # that asked for this, without passwords
     show: str = ""  # the command that opens the front
     data_dir: str = ""
@@ -120,6 +123,16 @@ class Plan:
                 config = self.config({**arm.words, **method, **teacher}, seed=0)
                 found |= set(config.teacher_names.values())
         return sorted(found)
+
+    def methods(self) -> list[tuple[str, Options]]:
+        """Every method that a training of this study can run, with what its paper settles beside it."""
+        found: list[tuple[str, Options]] = []
+        for arm in self.arms:
+            for method in _may_be(arm, "method"):
+                config = self.config({**arm.words, **method}, seed=0)
+                first = [config.options.init_from] if config.warm_up() else []
+                found += [(name, config.options) for name in (config.method, *first)]
+        return found
 
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
         """What may not change under a study's name; more trials, seeds or arms are no change."""

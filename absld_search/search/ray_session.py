@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +12,8 @@ import ray
 from ray._private import ray_constants
 
 from absld_search.core.files import cache_folder
-from absld_search.search import interruption, processes, resources
+from absld_search.search import cluster, interruption, processes, resources
 from absld_search.search.plan import Plan
-from absld_search.words import UsageError
 
 
 @contextmanager
@@ -38,11 +36,11 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
     _listen(here_only=address == "local")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _join(address, more)
+        cluster.join(address, more)
         # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         stop.guards.append(_watched(address))
-        _check_resources(plan, ray.cluster_resources())
+        cluster.require(plan.request)
         yield
     finally:
         stop.guards.clear()
@@ -51,18 +49,6 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
         ray.shutdown()
         processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
         del os.environ[processes.MARK]
-
-
-def _join(address: str, more: Mapping[str, Any]) -> None:
-    try:
-        with resources.one_thread_each():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
-    except ConnectionError as error:
-        raise UsageError(f"--address {address}: {error}") from None
-    except OSError as error:  # a socket's name has room for 107 bytes
-        if "AF_UNIX" not in str(error):
-            raise
-        raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
 
 
 def _watched(address: str) -> interruption.Guard:
@@ -87,14 +73,6 @@ def _listen(here_only: bool) -> None:
     read it from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if here_only else "1"
+    if here_only:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # between the processes of a training
     ray_constants.ENABLE_RAY_CLUSTER = not here_only
-
-
-def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
-    """Tune waits for ever for resources that do not exist."""
-    for flag, name, asked in (
-        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
-        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
-    ):
-        if asked > there.get(name, 0):
-            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")

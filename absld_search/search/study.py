@@ -20,7 +20,7 @@ from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import interruption, ownership, processes, resources, tables
+from absld_search.search import cluster, interruption, ownership, processes, resources, tables
 from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
@@ -150,17 +150,17 @@ class Study:
         request = self.plan.request
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
-        share = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+        bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        trainable = tune.with_parameters(train, gpus=request.gpus_per_trial, **where)
+        trainable = tune.with_parameters(train, bundles=bundles, **where)
         tune.Tuner(
-            tune.with_resources(trainable, share),
+            tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(
                     self.queue, Both(self.progress, self.mirroring, self.reuse), self.progress.say
                 ),
                 num_samples=-1,
-                max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
+                max_concurrent_trials=resources.at_a_time(request, cluster.nodes()),
                 trial_dirname_creator=_short_name,
                 reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
             ),

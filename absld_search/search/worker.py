@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,32 @@ from ray import tune
 from absld_search.core import memory
 from absld_search.core.files import is_full
 from absld_search.core.trial import TrialConfig, run_trial
+from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
 
+ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
+GLOO = "gloo/transport"  # how torch says, in a plain RuntimeError, that another process of the training is gone
 
-def train(job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0) -> dict[str, Any]:
+
+def train(
+    job: dict[str, Any], trainings: str, folders: dict[str, str], bundles: Sequence[dict[str, float]] = ALONE
+) -> dict[str, Any]:
     """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
     """
     # Where data and teachers lie is a matter of this start, not of the one that queued the job.
-    config = TrialConfig.from_dict({**job["job"], "folders": folders})
-    share = memory_fraction(gpus)
+    words = {**job["job"], "folders": folders}
+    config = TrialConfig.from_dict(words)
+    share = memory_fraction(bundles[0]["GPU"])
     if config.device == "cuda" and share:
         torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
     folder = Path(trainings) / job["training"]
     seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
     began, notes = time.monotonic(), list[str]()
     try:
-        metrics = run_trial(config, folder, partial(_report, notes), seconds, notes.append)
+        with group_of(words, folder, bundles) as group:
+            metrics = run_trial(config, folder, partial(_report, notes), seconds, notes.append, group)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
@@ -45,7 +54,8 @@ def _blamed(error: Exception) -> dict[str, str]:
         return {"full": f"the disk is full ({error})"}
     if why := memory.reason(error):
         return {"failed": why}
-    return {"lost" if isinstance(error, OSError) else "failed": f"{type(error).__name__}: {error}"}
+    lost = isinstance(error, (OSError, torch.distributed.DistError)) or GLOO in str(error)
+    return {"lost" if lost else "failed": f"{type(error).__name__}: {error}"}
 
 
 def _report(notes: list[str], epoch: int, metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own: `with server(folder) as url`, or `python -m tests.cluster.postgres FOLDER` until ^C.
+"""A PostgreSQL of one's own: `with server(folder) as url`, or `python -m tests.cluster.postgres FOLDER` until ^C.
 
 It listens on a loopback port that nobody uses, asks for a password, keeps its data in the given folder and is ended by
 its own process id. PostgreSQL refuses to run as root; then it runs as the user that Debian's package makes for it.
