@@ -54,6 +54,9 @@ from absld_search.workloads import workload as named
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
 @click.option("--fork-study", is_flag=True, help="A changed question under an old name goes on as NAME-2, NAME-3, ...")
+@click.option(
+    "--store", default="", metavar="URI", help="Where machines without a common --out leave trainings: s3://..."
+)
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")

@@ -107,7 +107,7 @@ def through_ray(study: Study, epochs: int, seconds: float, table: Path | None) -
     """As `Study.run`, from the point where data and teachers are there."""
     from benchmarks.simulate import simulated
 
-    studies.train = partial(simulated, epochs=epochs, seconds=seconds, table=table)  # type: ignore[assignment]
+    studies.train = partial(simulated, epochs=epochs, seconds=seconds, table=table)
     study.mirroring = Silent()  # type: ignore[assignment]
     with ray_session(study.plan, study.lease.token, study.stop):
         study._tune()

@@ -50,6 +50,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/attack_names.py": ({"words"}, set()),
     "absld_search/core/verdicts.py": ({"core.files"}, {"torch"}),
     "absld_search/core/metrics.py": ({"core.attack_names"}, {"numpy"}),
+    "absld_search/core/store.py": ({"words", "core.files"}, {"pyarrow"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
     "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
@@ -158,10 +159,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/sending.py": ({"core.store", "search.ledger", "search.plan"}, set()),
     "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
-        {"core.files", "core.memory", "core.trial", "core.trainer", "search.resources", "search.followers"},
+        {"core.files", "core.memory", "core.trial", "core.trainer"}
+        | {"search.resources", "search.followers", "search.sending"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

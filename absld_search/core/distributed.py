@@ -157,11 +157,12 @@ def _normalised(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
     mean, count = sums[:-1] / sums[-1], sums[-1].detach()
     centred = wide - mean.view(shape)
     variance = _Summed.apply((centred * centred).sum(axes)) / count
+    moved = float(self.momentum or 0.1)  # no network here asks for a cumulative average
     with torch.no_grad():
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)  # type: ignore[union-attr]
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), moved)  # type: ignore[union-attr]
         unbiased = (variance * count / (count - 1)).to(self.running_var.dtype)  # type: ignore[union-attr]
-        self.running_var.lerp_(unbiased, self.momentum)  # type: ignore[union-attr]
+        self.running_var.lerp_(unbiased, moved)  # type: ignore[union-attr]
     found = centred * (variance + self.eps).rsqrt().view(shape)
     return (found * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
 

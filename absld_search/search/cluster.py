@@ -76,8 +76,8 @@ def refusal(request: Request, there: Sequence[Node]) -> str:
             if asked > max((node.get(name, 0) for node in there), default=0):
                 return f"--{name.lower()}s-per-trial {asked:g}: {_said(there)}."
     if sum(resources.fits(one, node) for node in there) < needed:
-        asked = " and ".join(f"{amount:g} {name}s" for name, amount in one.items() if amount)
-        return f"a training of {needed} process{'es' * (needed > 1)} with {asked} each does not fit: {_said(there)}."
+        each = " and ".join(f"{amount:g} {name}s" for name, amount in one.items() if amount)
+        return f"a training of {needed} process{'es' * (needed > 1)} with {each} each does not fit: {_said(there)}."
     return ""
 
 

@@ -11,6 +11,11 @@ import sqlalchemy as sa
 
 BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLite's lock
 T = TypeVar("T")
+MOUNTS = Path("/proc/self/mountinfo")
+NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "ocfs2", "gfs2",
+    "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.ceph", "fuse.juicefs", "fuse.gcsfuse", "fuse.mount-s3",
+}  # fmt: skip
 CLOCKS = {  # seconds since 1970, as the database sees them
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())",
@@ -20,6 +25,17 @@ CLOCKS = {  # seconds since 1970, as the database sees them
 def sqlite_url(path: Path) -> str:
     """The database URL of a file."""
     return f"sqlite:///{path.resolve()}"
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that an existing folder lies on, as the kernel names it; "" where it does not say."""
+    place, longest, found = folder.resolve(), -1, ""
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines() if MOUNTS.exists() else ():
+        front, _, back = line.partition(" - ")
+        mounted = Path(front.split()[4].encode().decode("unicode_escape"))  # a space stands there as \\040
+        if place.is_relative_to(mounted) and len(mounted.parts) >= longest:  # of equals the last one lies on top
+            longest, found = len(mounted.parts), back.split()[0]
+    return found
 
 
 def waiting(url: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -117,7 +118,7 @@ class Ledger:
         there = {index["name"] for table in (_trials, _trainings) for index in self._indices_of(table)}
         for index in _indices:
             if index.name not in there:
-                one_of_us_does(lambda index=index: index.create(self.engine, checkfirst=True))
+                one_of_us_does(partial(index.create, self.engine, checkfirst=True))
         columns = {column["name"] for column in sa.inspect(self.engine).get_columns(_trainings.name)}
         if "losses" in columns and self.known("schema_version") == SCHEMA_VERSION:
             return

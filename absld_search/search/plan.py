@@ -60,6 +60,7 @@ class Request:
     wait_for_nodes: float = 0  # seconds that a cluster which grows by itself gets
     command: str = ""  # that asked for this, without passwords
     show: str = ""  # the command that opens the front
+    store: str = ""  # URI where trainings lie that no folder of this machine shows to the others
     data_dir: str = ""
     teacher_dir: str = ""
     forked_from: str = ""  # the study that this one would be, were it not different

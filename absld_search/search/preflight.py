@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from absld_search.core import data, datasets, models, teachers
 from absld_search.core.files import cache_folder
+from absld_search.core.store import Store
+from absld_search.search import database, resources
 from absld_search.search import ledger as ledgers
-from absld_search.search import resources
 from absld_search.search.plan import Plan, Request
 from absld_search.words import UsageError, masked
 
@@ -33,6 +34,8 @@ def check(plan: Plan) -> None:
     _check_data(plan)
     check_storage(plan)
     check_space(plan)
+    if plan.request.store:
+        Store(plan.request.store).check()
 
 
 def download(plan: Plan) -> None:
@@ -199,7 +202,9 @@ def check_storage(plan: Plan) -> None:
             file = Path(made.database or "")
             if not file.exists():
                 _check_unknown(plan)
+                _check_local(file.parent)
                 return _check_writable("--storage", file.parent)
+            _check_local(file.parent)
         engine = ledgers.connect(url)
         with engine.connect() as connection:
             _check_whole(plan, connection)
@@ -215,6 +220,17 @@ def check_storage(plan: Plan) -> None:
     if version is None:
         _check_unknown(plan)
     check_fingerprints(plan, engine)
+
+
+def _check_local(folder: Path) -> None:
+    """SQLite's locks are promises of the file system, which those of a network break or do not make."""
+    kind = database.file_system(_existing(folder))
+    if kind in database.NETWORK:
+        raise UsageError(
+            f"--storage: {folder} lies on {kind}, a network file system, where SQLite's locks cannot be relied on and "
+            "a database is damaged when two machines write. Name a PostgreSQL database with --storage, or a file on "
+            "this machine's own disk: --storage sqlite:////PATH/study.db."
+        )
 
 
 def _check_whole(plan: Plan, connection: sa.Connection) -> None:

@@ -20,8 +20,8 @@ from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import cluster, interruption, ownership, processes, resources, tables
-from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
+from absld_search.search import cluster, interruption, ownership, processes, resources, sending, tables
+from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
@@ -29,6 +29,7 @@ from absld_search.search.queue import Queue
 from absld_search.search.ray_session import ray_session
 from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
+from absld_search.search.sending import Fetching
 from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
 
@@ -48,6 +49,7 @@ class Study:
         self.progress = Progress(plan, self.ledger)
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
+        self.fetching = Fetching(plan)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -74,6 +76,8 @@ class Study:
 
     def write(self) -> None:
         """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
+        for row in self.ledger.trainings(state=COMPLETE):
+            self.fetching.training_done(row)  # made by an earlier driver, on another machine
         for key in tables.write(self.plan, self.ledger):
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
@@ -81,6 +85,7 @@ class Study:
 
     def publish(self, report: Path, answer: Any) -> None:
         """The report's files and numbers into MLflow, and a last chance for it to hear of everything."""
+        self.fetching.publish("results", "report")
         self.mirroring.answer(sorted(report.iterdir()), {}, answer.sentence)
         left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
         self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
@@ -152,12 +157,13 @@ class Study:
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
         bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        trainable = tune.with_parameters(train, bundles=bundles, **where)
+        store = (request.store, sending.place(self.plan))
+        trainable = tune.with_parameters(train, bundles=bundles, store=store, **where)
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(
-                    self.queue, Both(self.progress, self.mirroring, self.reuse), self.progress.say
+                    self.queue, Both(self.fetching, self.progress, self.mirroring, self.reuse), self.progress.say
                 ),
                 num_samples=-1,
                 max_concurrent_trials=resources.at_a_time(request, cluster.nodes()),

@@ -17,17 +17,24 @@ from absld_search.core.files import is_full
 from absld_search.core.trial import TrialConfig, run_trial
 from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
+from absld_search.search.sending import Sending
 
+SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
 ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
 GLOO = "gloo/transport"  # how torch says, in a plain RuntimeError, that another process of the training is gone
 
 
 def train(
-    job: dict[str, Any], trainings: str, folders: dict[str, str], bundles: Sequence[dict[str, float]] = ALONE
+    job: dict[str, Any],
+    trainings: str,
+    folders: dict[str, str],
+    bundles: Sequence[dict[str, float]] = ALONE,
+    store: tuple[str, str] = ("", ""),
 ) -> dict[str, Any]:
     """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
+    `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
     """
     # Where data and teachers lie is a matter of this start, not of the one that queued the job.
     words = {**job["job"], "folders": folders}
@@ -36,11 +43,11 @@ def train(
     if config.device == "cuda" and share:
         torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
     folder = Path(trainings) / job["training"]
-    seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
+    seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", SENT_SECONDS if store[0] else SAVED_SECONDS))
     began, notes = time.monotonic(), list[str]()
     try:
-        with group_of(words, folder, bundles) as group:
-            metrics = run_trial(config, folder, partial(_report, notes), seconds, notes.append, group)
+        with Sending(*store, folder, notes.append) as sending, group_of(words, folder, bundles) as group:
+            metrics = run_trial(config, folder, partial(_report, notes, sending), seconds, notes.append, group)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
@@ -58,6 +65,7 @@ def _blamed(error: Exception) -> dict[str, str]:
     return {"lost" if lost else "failed": f"{type(error).__name__}: {error}"}
 
 
-def _report(notes: list[str], epoch: int, metrics: dict[str, float]) -> None:
+def _report(notes: list[str], sending: Sending, epoch: int, metrics: dict[str, float]) -> None:
+    sending.after_epoch()
     tune.report({"epoch": epoch, "metrics": metrics, **({"notes": notes[:]} if notes else {})})
     notes.clear()

@@ -24,7 +24,7 @@ from absld_search.words import UsageError
 from tests.faults import fake
 from tests.faults.invariants import check
 from tests.faults.rounds import ended, fork
-from tests.search.requests import TWO_ARMS, pretend
+from tests.search.requests import TWO_ARMS, plan, pretend
 
 OFFSETS = int(os.environ.get("ABSLD_FAULT_ROUNDS", "20"))
 
@@ -337,3 +337,27 @@ def test_study_json_stays_whole_when_the_tables_are_killed(done: Path) -> None:
         assert json.loads((done / "study.json").read_text())["objectives"] == before["objectives"]
         fake.drive(made)
         check(done, settled=True)
+
+
+MOUNTED = """22 1 8:1 / / rw - ext4 /dev/a rw
+30 22 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw
+31 30 0:41 / /home/my\\040disk rw - xfs /dev/b rw
+32 22 0:42 / /data rw - ext4 /dev/c rw
+33 22 0:43 / /data rw - lustre server:/data rw
+"""
+KINDS = {"/": "ext4", "/home/me/runs": "nfs4", "/home/my disk/runs": "xfs", "/homework": "ext4", "/data/x": "lustre"}
+
+
+def test_sqlite_on_a_network_file_system_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTED)
+    monkeypatch.setattr(database, "MOUNTS", table)
+    assert {place: database.file_system(Path(place)) for place in KINDS} == KINDS
+    preflight.check_storage(plan(tmp_path))
+    table.write_text(MOUNTED.replace("/ / rw - ext4", "/ / rw - nfs"))
+    with pytest.raises(UsageError, match="nfs, a network file system.*PostgreSQL"):
+        preflight.check_storage(plan(tmp_path))
+    monkeypatch.setattr(database, "MOUNTS", tmp_path / "none")
+    assert database.file_system(tmp_path) == ""
