@@ -51,7 +51,7 @@ class Meter:
         self.asks: list[float] = []
         self.tells: list[float] = []
         self.every, self.marks = every, [time.process_time()]
-        queue = study.queue
+        self.url, queue = study.plan.request.storage, study.queue
         queue.take = self._timed(queue.take, self.asks)  # type: ignore[method-assign]
         queue.done = self._timed(queue.done, self.tells)  # type: ignore[method-assign]
 
@@ -61,18 +61,26 @@ class Meter:
             found = call(*words, **more)
             into.append(time.perf_counter() - began)
             if into is self.tells and len(into) % self.every == 0:
-                self.marks.append(time.process_time())
+                self._mark()
             return found
 
         return timed
 
-    def facts(self) -> dict[str, Any]:
-        """Milliseconds throughout."""
-        cpu = np.diff(self.marks) / self.every * 1e3
+    def _mark(self) -> None:
+        """A line about the last `every` trainings, so that growth is seen, and seen early."""
+        self.marks.append(time.process_time())
+        cpu = 1e3 * (self.marks[-1] - self.marks[-2]) / self.every
+        facts = {"ended": len(self.tells), "cpu_ms": round(cpu, 1), **self.percentiles(self.every)}
+        facts |= {"database_mb": round(size(self.url), 1), "memory_mb": round(memory())}
+        click.echo(json.dumps(facts), err=True)
+        self.marks[-1] = time.process_time()  # what this line cost is not the driver's
+
+    def percentiles(self, last: int = 0) -> dict[str, float]:
+        """Of the wall-clock milliseconds of the `last` asks and tells, or of all."""
         return {
-            "cpu_ms": [round(float(part), 2) for part in cpu],
-            **{f"ask_p{q}_ms": round(1e3 * float(np.percentile(self.asks, q)), 1) for q in (50, 99)},
-            **{f"tell_p{q}_ms": round(1e3 * float(np.percentile(self.tells, q)), 1) for q in (50, 99)},
+            f"{name}_p{q}_ms": round(1e3 * float(np.percentile(values[-last:], q)), 1)
+            for name, values in (("ask", self.asks), ("tell", self.tells))
+            for q in (50, 99)
         }
 
 
@@ -169,7 +177,7 @@ def main(
             states = {row["state"] for row in study.ledger.trainings()}
             wall, spent = time.perf_counter() - began, time.process_time() - cpu
             facts = {"trials": trials, "slots": slots, "sampler": sampler, "through": through, "states": sorted(states)}
-            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, **meter.facts()}
+            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, **meter.percentiles()}
             facts |= {"seconds": round(wall, 1), "cpu_each_ms": round(1e3 * spent / len(meter.tells), 2)}
             facts |= {"database_mb": round(size(made.request.storage), 1), "memory_mb": round(memory() - before)}
         click.echo(json.dumps(facts))

@@ -159,6 +159,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/preparing.py": (
+        {"words", "workloads", "search.plan", "search.resources"}
+        | {"core.data", "core.teachers", "core.files", "core.teacher_making"},
+        {"ray"},
+    ),
     "absld_search/search/sending.py": ({"core.store", "search.ledger", "search.plan"}, set()),
     "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),

@@ -31,6 +31,11 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
 
 
+def is_joined(request: Request) -> bool:
+    """Whether a request means a cluster, and not this machine alone."""
+    return request.address not in (None, "", "local")
+
+
 def nodes() -> list[Node]:
     """What each machine that is alive has."""
     return [found["Resources"] for found in ray.nodes() if found["Alive"]]

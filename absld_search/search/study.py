@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import cluster, interruption, ownership, processes, resources, sending, tables
+from absld_search.search import cluster, interruption, ownership, preparing, processes, resources, sending, tables
 from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
@@ -57,8 +58,11 @@ class Study:
         if self.queue.ready():
             self._data()
             self.mirroring.open()
-            self._teachers()
+            if not cluster.is_joined(self.plan.request):
+                self._teachers()
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
+                if cluster.is_joined(self.plan.request):
+                    self._machines()
                 self._tune()
         self._still_ours()
         self.ledger.requeue()  # what was stopped runs no more
@@ -120,14 +124,24 @@ class Study:
             file = ensure_teacher(
                 self.plan.setting, name, self.plan.request.device, self.progress.say, self.plan.folders
             )
-            found = teachers.facts(file)
-            stored = self.ledger.fact(f"teacher:{name}", found)
-            if stored["sha256"] != found["sha256"]:
-                raise UsageError(
-                    f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
-                )
-
+            self._same_teacher(name, teachers.facts(file))
         self._say_logits()
+
+    def _machines(self) -> None:
+        """The same for every machine of a cluster: the driver's own may train nothing, and lack the GPU for it."""
+        found = preparing.on_each_node(self.plan, self.progress.say)
+        if as_json(found.data) != self.ledger.known("data"):
+            raise UsageError("--data-dir: the cluster's machines have other data than the driver's.")
+        for name, made in found.teachers.items():
+            self._same_teacher(name, json.loads(made.facts))
+        self._say_logits()
+
+    def _same_teacher(self, name: str, found: dict[str, Any]) -> None:
+        """Raises: UsageError where it is not the study's."""
+        if self.ledger.fact(f"teacher:{name}", found)["sha256"] != found["sha256"]:
+            raise UsageError(
+                f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
+            )
 
     def _say_logits(self) -> None:
         """How much disk the teachers' logits come to, where that is worth a word."""
