@@ -15,6 +15,7 @@ from absld_search import run
 from absld_search.core.files import Folders
 from absld_search.workloads import WORKLOADS, FileTeacher, TeacherSpec, Workload
 from tests import image_files as files
+from tests.cluster import postgres
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -29,6 +30,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):  # the person's own server and cluster
             patch.delenv(name, raising=False)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty PostgreSQL, where a server is installed; who writes in it cleans up."""
+    if reason := postgres.why_not():
+        pytest.skip(reason)
+    with postgres.server(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
