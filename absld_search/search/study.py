@@ -35,6 +35,7 @@ from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
+REPORTS_A_SECOND = 50  # of all trainings together: each costs the driver milliseconds, and decides nothing
 WORTH_A_WORD = 10_000_000  # bytes
 CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
@@ -55,6 +56,8 @@ class Study:
 
     def run(self) -> int:
         """Do what is left; the exit code."""
+        for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
+            self.fetching.training_done(row)  # an earlier driver's, on another machine
         if self.queue.ready():
             self._data()
             self.mirroring.open()
@@ -80,8 +83,6 @@ class Study:
 
     def write(self) -> None:
         """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
-        for row in self.ledger.trainings(state=COMPLETE):
-            self.fetching.training_done(row)  # made by an earlier driver, on another machine
         for key in tables.write(self.plan, self.ledger):
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
@@ -172,7 +173,9 @@ class Study:
         bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
         store = (request.store, sending.place(self.plan))
-        trainable = tune.with_parameters(train, bundles=bundles, store=store, **where)
+        slots = resources.at_a_time(request, cluster.nodes())
+        pace = slots / REPORTS_A_SECOND
+        trainable = tune.with_parameters(train, bundles=bundles, store=store, report_seconds=pace, **where)
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(
@@ -180,7 +183,7 @@ class Study:
                     self.queue, Both(self.fetching, self.progress, self.mirroring, self.reuse), self.progress.say
                 ),
                 num_samples=-1,
-                max_concurrent_trials=resources.at_a_time(request, cluster.nodes()),
+                max_concurrent_trials=slots,
                 trial_dirname_creator=_short_name,
                 reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
             ),

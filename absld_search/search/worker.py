@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,12 @@ def train(
     folders: dict[str, str],
     bundles: Sequence[dict[str, float]] = ALONE,
     store: tuple[str, str] = ("", ""),
+    report_seconds: float = 0,
 ) -> dict[str, Any]:
     """Run the training in `job`; its last report carries `final` (metrics) or `failed` (the reason).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
+    At most one epoch in `report_seconds` is reported, for a driver has thousands of trainings to listen to.
     `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
     """
     # Where data and teachers lie is a matter of this start, not of the one that queued the job.
@@ -47,7 +48,7 @@ def train(
     began, notes = time.monotonic(), list[str]()
     try:
         with Sending(*store, folder, notes.append) as sending, group_of(words, folder, bundles) as group:
-            metrics = run_trial(config, folder, partial(_report, notes, sending), seconds, notes.append, group)
+            metrics = run_trial(config, folder, Reports(notes, sending, report_seconds), seconds, notes.append, group)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
@@ -65,7 +66,17 @@ def _blamed(error: Exception) -> dict[str, str]:
     return {"lost" if lost else "failed": f"{type(error).__name__}: {error}"}
 
 
-def _report(notes: list[str], sending: Sending, epoch: int, metrics: dict[str, float]) -> None:
-    sending.after_epoch()
-    tune.report({"epoch": epoch, "metrics": metrics, **({"notes": notes[:]} if notes else {})})
-    notes.clear()
+class Reports:
+    """What the driver hears of a training on its way: epochs, not too many of them, and what there is to be said."""
+
+    def __init__(self, notes: list[str], sending: Sending, seconds: float) -> None:
+        self.notes, self.sending, self.seconds = notes, sending, seconds
+        self.reported_at = float("-inf")
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.sending.after_epoch()
+        if time.monotonic() - self.reported_at < self.seconds:
+            return  # it is in the training's log
+        self.reported_at = time.monotonic()
+        tune.report({"epoch": epoch, "metrics": metrics, **({"notes": self.notes[:]} if self.notes else {})})
+        self.notes.clear()

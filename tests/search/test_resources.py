@@ -153,3 +153,18 @@ def test_nothing_here_loads_data_in_processes_of_its_own() -> None:
     for path in (ROOT / "absld_search").rglob("*.py"):
         words = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert "DataLoader" not in words | {path.stem}, path
+
+
+def test_a_driver_of_thousands_hears_of_few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from absld_search.search import worker
+
+    clock, heard, notes = [0.0], list[dict[str, Any]](), ["damaged"]
+    monkeypatch.setattr(worker.tune, "report", heard.append)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
+    with worker.Sending("", "", Path("x"), notes.append) as sending:
+        reports = worker.Reports(notes, sending, seconds=80)  # 4,000 trainings, 50 reports a second
+        for epoch in range(1, 31):
+            reports(epoch, {"robust_accuracy": epoch / 100})
+            clock[0] += 10
+    assert [each["epoch"] for each in heard] == [1, 9, 17, 25]
+    assert [each.get("notes") for each in heard] == [["damaged"], None, None, None]
