@@ -1,4 +1,7 @@
-"""Real Ray nodes on this machine, each a `ray start` of its own, ended by its own process id."""
+"""Real Ray nodes on this machine, each a `ray start` of its own, ended by its own process id.
+
+Ray's nodes listen on every network of the machine, as on a cluster; the token is what keeps others out.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Nodes:
     def environment(self) -> dict[str, str]:
         """What every node and every driver is told: the token, and no telling the world."""
         words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
-        return {**os.environ, **words, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        return {**os.environ, **words}
 
     def head(self, **has: float) -> None:
         """The first node. `has`: cpus and gpus that Ray is told of."""
@@ -52,7 +55,7 @@ class Nodes:
         sizes = [f"--num-{kind}={amount:g}" for kind, amount in has.items()]
         log = (self.folder / f"{name}.log").open("wb")
         self.started[name] = subprocess.Popen(
-            [*RAY, "start", "--block", "--node-ip-address=127.0.0.1", *words, *sizes],
+            [*RAY, "start", "--block", *words, *sizes],
             stdout=log, stderr=log, env=self.environment | {processes.MARK: self._mark(name)}, start_new_session=True,
         )  # fmt: skip
         self._wait(name)
