@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -14,6 +16,8 @@ from ray._private import ray_constants
 from absld_search.core.files import cache_folder
 from absld_search.search import cluster, interruption, processes, resources
 from absld_search.search.plan import Plan
+
+ASK_SECONDS, GONE_SECONDS = 5.0, 20.0  # between two looks at a cluster's head, and until it counts as gone
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
 def _watched(address: str) -> interruption.Guard:
     """Says when Ray is gone: without its raylet or its head a driver would hang or abort a minute later."""
     if address != "local":
-        return lambda: ""
+        return Head(ray.get_runtime_context().gcs_address)
     names = ("raylet", "gcs_server")
     own = {pid: name for pid, name in processes.children(os.getpid()).items() if name in names}
     began = {pid: processes.started(pid) for pid in own}
@@ -64,6 +68,28 @@ def _watched(address: str) -> interruption.Guard:
         return f"Ray's {dead[0]} has died." if dead else ""
 
     return gone
+
+
+class Head:
+    """A guard: says when a cluster's head has not answered for a while. Ray would abort the process a minute later."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.asked = self.heard = time.monotonic()
+
+    def __call__(self) -> str:
+        if time.monotonic() - self.asked >= ASK_SECONDS:
+            self.asked = time.monotonic()
+            if self._answers():
+                self.heard = self.asked
+        silent = self.asked - self.heard
+        return f"Ray's head at {self.address} has not answered for {silent:.0f} s." if silent > GONE_SECONDS else ""
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return True
+        return False
 
 
 def _listen(here_only: bool) -> None:

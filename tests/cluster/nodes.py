@@ -27,7 +27,7 @@ class Nodes:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, self.mark = folder, free_port(), f"nodes-{secrets.token_hex(8)}"
-        self.token = secrets.token_hex(32)
+        self.token, self.more = secrets.token_hex(32), dict[str, str]()  # more: of the environment
         self.started: dict[str, subprocess.Popen[bytes]] = {}
         self.temporary = Path("/tmp") / self.mark[-8:]  # a socket's name has room for 107 bytes
 
@@ -40,7 +40,7 @@ class Nodes:
     def environment(self) -> dict[str, str]:
         """What every node and every driver is told: the token, and no telling the world."""
         words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
-        return {**os.environ, **words}
+        return {**os.environ, **words, **self.more}
 
     def head(self, **has: float) -> None:
         """The first node. `has`: cpus and gpus that Ray is told of."""
@@ -51,12 +51,17 @@ class Nodes:
         """One more node."""
         self._start(name, [f"--address={self.address}"], has)
 
+    def cache(self, name: str) -> Path:
+        """The node's own cache folder, as if it were a machine's."""
+        return self.folder / f"cache-{name}"
+
     def _start(self, name: str, words: list[str], has: dict[str, float]) -> None:
         sizes = [f"--num-{kind}={amount:g}" for kind, amount in has.items()]
         log = (self.folder / f"{name}.log").open("wb")
+        own = {processes.MARK: self._mark(name), "ABSLD_CACHE_DIR": str(self.cache(name))}
         self.started[name] = subprocess.Popen(
             [*RAY, "start", "--block", *words, *sizes],
-            stdout=log, stderr=log, env=self.environment | {processes.MARK: self._mark(name)}, start_new_session=True,
+            stdout=log, stderr=log, env=self.environment | own, start_new_session=True,
         )  # fmt: skip
         self._wait(name)
 

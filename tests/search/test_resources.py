@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from absld_search import run
 from absld_search.search import cluster, resources
+from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
 from absld_search.words import UsageError
@@ -168,3 +170,16 @@ def test_a_driver_of_thousands_hears_of_few_epochs(monkeypatch: pytest.MonkeyPat
             clock[0] += 10
     assert [each["epoch"] for each in heard] == [1, 9, 17, 25]
     assert [each.get("notes") for each in heard] == [["damaged"], None, None, None]
+
+
+def test_a_head_that_answers_no_more_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: clock[0])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = sessions.Head(f"127.0.0.1:{server.getsockname()[1]}")
+        for clock[0] in range(0, 100, 2):
+            assert head() == ""
+    silent = []
+    for clock[0] in range(100, 130, 2):
+        silent.append(head())
+    assert silent[5] == "" and "has not answered for" in silent[-1]
