@@ -18,7 +18,7 @@ test: $(VENV)/installed
 # A study over two Ray nodes with PostgreSQL, an object store and an MLflow server, nodes killed meanwhile.
 # Needs Debian's postgresql; about ten minutes on two cores.
 cluster-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster-test]'
 	$(BIN)/python -m tests.cluster.run
 
 lint: $(VENV)/installed
