@@ -60,7 +60,7 @@ def _check_numbers(plan: Plan) -> None:
         raise UsageError(f"--cpus-per-trial must be greater than 0, not {request.cpus_per_trial:g}.")
     gpus = request.gpus_per_trial
     if gpus < 0 or gpus > 1 and gpus % 1:
-        raise UsageError(f"--gpus-per-trial must be between 0 and 1 or a whole number, not {gpus:g}.")
+        raise UsageError(f"--gpus-per-trial must be at least 0, and whole where it is above 1, not {gpus:g}.")
     if not 0 <= request.wait_for_nodes < float("inf"):
         raise UsageError(f"--wait-for-nodes must be seconds, at least 0, not {request.wait_for_nodes:g}.")
 
