@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test lint docs ui smoke bench bench-full clean
+.PHONY: run test cluster-test lint docs ui smoke bench bench-full clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m absld_search.run ablation_dual_temps $(ARGS)
@@ -14,6 +14,12 @@ smoke: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+
+# A study over two Ray nodes with PostgreSQL, an object store and an MLflow server, nodes killed meanwhile.
+# Needs Debian's postgresql; about ten minutes on two cores.
+cluster-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,cluster-test]'
+	$(BIN)/python -m tests.cluster.run
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

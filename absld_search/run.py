@@ -55,6 +55,9 @@ from absld_search.workloads import workload as named
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where to write.")
 @click.option("--study", help="The study's name.  [default: NAME-WORKLOAD]")
 @click.option("--fork-study", is_flag=True, help="A changed question under an old name goes on as NAME-2, NAME-3, ...")
+@click.option(
+    "--store", default="", metavar="URI", help="Where machines without a common --out leave trainings: s3://..."
+)
 @click.option("--storage", help="Database URL.  [default: SQLite in the study's folder]")
 @click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow store or server.  [default: OUT/mlflow.db]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if a trial gets a GPU]")
@@ -62,8 +65,12 @@ from absld_search.workloads import workload as named
     "--gpus-per-trial", type=float, help="May be a fraction.  [default: with --device cuda the workload's, else 0]"
 )
 @click.option("--cpus-per-trial", type=float, default=1.0, show_default=True)
+@click.option("--processes-per-trial", type=int,
+              help="One training in several processes.  [default: one for each of its GPUs]")  # fmt: skip
 @click.option("--max-concurrent", type=int, help="Trainings at a time.  [default: what the resources allow]")
 @click.option("--address", envvar="RAY_ADDRESS", help="A Ray cluster; without it Ray starts on this machine.")
+@click.option("--wait-for-nodes", type=float, default=0.0, metavar="SECONDS",
+              help="For a cluster that grows: how long a request that it can't serve yet is kept.")  # fmt: skip
 def main(**words: Any) -> None:
     """Answer the question of search space NAME (or of a .py file). Running it again continues."""
     with endings.said():

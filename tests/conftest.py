@@ -16,6 +16,7 @@ from absld_search import run
 from absld_search.core.files import Folders
 from absld_search.workloads import WORKLOADS, FileTeacher, TeacherSpec, Workload
 from tests import image_files as files
+from tests.cluster import postgres
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -38,6 +39,15 @@ def tracing() -> Iterator[None]:
     before = sys.gettrace()
     yield
     sys.settrace(before)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty PostgreSQL, where a server is installed; who writes in it cleans up."""
+    if reason := postgres.why_not():
+        pytest.skip(reason)
+    with postgres.server(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

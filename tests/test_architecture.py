@@ -53,6 +53,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/attack_names.py": ({"words"}, set()),
     "absld_search/core/verdicts.py": ({"core.files"}, {"torch"}),
     "absld_search/core/metrics.py": ({"core.attack_names"}, {"numpy"}),
+    "absld_search/core/store.py": ({"words", "core.files"}, {"pyarrow"}),
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
     "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
@@ -85,6 +86,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch"},
     ),  # fmt: skip
+    "absld_search/core/distributed.py": (
+        {"words", "core.data", "core.losses", "core.methods.base", "core.speed", "core.trainer"},
+        {"torch"},
+    ),
     "absld_search/core/evaluation.py": (
         {"words", "core.attacks", "core.attack_names", "core.metrics", "core.data", "core.verdicts"},
         {"torch", "numpy"},
@@ -114,7 +119,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/reproduction.py": (LIGHT | {CORE}, {"numpy", "pyarrow", "safetensors", "torch"}),
     "absld_search/core/trial.py": (LIGHT | {CORE}, {"torch", "filelock", "safetensors"}),
     "absld_search/core/rungs.py": (
-        {"words", "core.checkpoints", "core.config", "core.records", "core.results", "core.trial"},
+        {"words", "core.checkpoints", "core.config", "core.distributed", "core.records", "core.results", "core.trial"},
         {"torch", "filelock"},
     ),
     "absld_search/search/fronts.py": (set(), {"numpy"}),
@@ -154,7 +159,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources"},
+        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
@@ -166,8 +171,17 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/preparing.py": (
+        {"words", "workloads", "search.plan", "search.resources"}
+        | {"core.data", "core.teachers", "core.files", "core.teacher_making"},
+        {"ray"},
+    ),
+    "absld_search/search/sending.py": ({"core.results", "core.store", "search.ledger", "search.plan"}, set()),
+    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
+    "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
-        {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer", "search.resources"},
+        {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
+        | {"search.resources", "search.followers", "search.sending"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

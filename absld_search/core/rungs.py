@@ -31,6 +31,7 @@ from filelock import FileLock
 
 from absld_search.core import checkpoints, records, results
 from absld_search.core.config import TrialConfig
+from absld_search.core.distributed import Group
 from absld_search.core.trial import Report, Run, Say, log, run_trial
 from absld_search.words import UsageError
 
@@ -92,20 +93,24 @@ def run_rung(
     report: Report,
     checkpoint_seconds: float = 4.0,
     say: Say = log.warning,
+    group: Group | None = None,
 ) -> dict[str, float]:
     """The metrics of `config` at `budget`, as `run_trial` gives them; resumable and complete as its are.
 
     Every training lies in the folder `trainings` under its key, a trunk under that of `config`. The numbers are
     those of `run_trial` on `at(config, budget)`, to the bit: the trunk only spares the epochs that it has behind it.
     `report` sees an epoch once from the trunk and, past the point where it leaves, once from each branch.
+    With a `group` this is the process of rank 0. Raises: UsageError for a branch with a group: a trunk has one process.
     """
     asked = at(config, budget)
     folder, leaves = trainings / asked.key, asked.schedule.branch_at
     branches = config.schedule.kind == "wsd" and budget < config.schedule.epochs and leaves > 0
+    if branches and group is not None:
+        raise UsageError("--processes-per-trial: a branch from a trunk is trained in one process; use schedule=step.")
     if branches and results.read_result(folder) is None:
         trunk = trainings / config.key
         _leave(trunk, _grown(config, leaves, trunk, report, checkpoint_seconds, say), leaves, folder)
-    return run_trial(asked, folder, report, checkpoint_seconds, say)
+    return run_trial(asked, folder, report, checkpoint_seconds, say, group)
 
 
 def _grown(config: TrialConfig, epoch: int, folder: Path, report: Report, checkpoint_seconds: float, say: Say) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from absld_search.core import checkpoints, data, evaluation, faults, models, provenance, records, results
+from absld_search.core import checkpoints, data, distributed, evaluation, faults, models, provenance, records, results
 from absld_search.core.config import TrialConfig, is_file
 from absld_search.core.finite import require_metrics
 from absld_search.core.methods.base import Method
@@ -34,13 +35,18 @@ log = logging.getLogger(__name__)
 
 
 def run_trial(
-    config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float = 4.0, say: Say = log.warning
+    config: TrialConfig,
+    folder: Path,
+    report: Report,
+    checkpoint_seconds: float = 4.0,
+    say: Say = log.warning,
+    group: distributed.Group | None = None,
 ) -> dict[str, float]:
     """Train, evaluate, write the Parquet shard into `folder`; its metrics (fractions; `test/` for test).
 
     Called again after a kill it goes on from the newest whole checkpoint, at most one epoch or
     `checkpoint_seconds` back, whichever is longer; called again when complete it answers at once. `say` hears of
-    checkpoints that are damaged.
+    checkpoints that are damaged. With a `group` this is the process of rank 0, and the others `follow`.
     Raises: NonFinite, and then no metric of this training is worth anything.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,25 +55,49 @@ def run_trial(
         if finished is not None:
             checkpoints.remove(folder)  # a kill right after the result left them
             return finished
-        torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
-        with torch.random.fork_rng(), provenance.repeatable(config.deterministic, config.device):
-            return Run(config, folder, report, checkpoint_seconds).run(say)
+        with _undisturbed(config, group):
+            return Run(config, folder, report, checkpoint_seconds, shared=group is not None).run(say)
+
+
+def follow(config: TrialConfig, group: distributed.Group) -> None:
+    """What the other processes of a training do: train their slices, and write nothing."""
+    setting = workload(config.workload)
+    with _undisturbed(config, group):
+        trained = _trainer(config, setting, load(setting, config)[0], shared=True)
+        assert isinstance(trained, distributed.SharedTrainer)
+        trained.agree()
+        trained.run(lambda end: None)
+
+
+@contextmanager
+def _undisturbed(config: TrialConfig, group: distributed.Group | None) -> Iterator[None]:
+    torch.set_num_threads(1)  # several trainings share the cores; more threads than cores costs 2x
+    with torch.random.fork_rng(), provenance.repeatable(config.deterministic, config.device):
+        if group is None:
+            yield
+            return
+        with distributed.joined(group, config.device):
+            yield
 
 
 class Run:
     """What one call of `run_trial` holds on to."""
 
-    def __init__(self, config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, config: TrialConfig, folder: Path, report: Report, checkpoint_seconds: float, shared: bool = False
+    ) -> None:
         self.config, self.folder, self.report = config, folder, report
         self.setting = workload(config.workload)
         self.train, self.val = load(self.setting, config)
-        self.trainer = _trainer(config, self.setting, self.train)
+        self.trainer = _trainer(config, self.setting, self.train, shared)
         self.selection = Selection(config.options.selection)
         self.saver = checkpoints.Saver(self, folder, config.schedule.epochs, checkpoint_seconds)
         self.log = records.EpochLog(folder / "epochs.jsonl")
 
     def run(self, say: Say = log.warning) -> dict[str, float]:
         checkpoints.go_on(self, self.folder, say=say)
+        if isinstance(self.trainer, distributed.SharedTrainer):
+            self.trainer.agree()
         self.trainer.run(self.on_epoch)
         last = self.look(self.config.schedule.epochs)
         outcomes = last if self.selected is self.trainer.deployed else self.evaluate("val", self.selected)
@@ -150,7 +180,7 @@ class Run:
         checkpoints.remove(self.folder)
 
 
-def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Trainer:
+def _trainer(config: TrialConfig, setting: Workload, train: data.Split, shared: bool = False) -> Trainer:
     channels, size, _ = train.image_shape
     student = models.build(setting.student, train.num_classes, channels, config.seed, size=size)
     if is_file(config.options.init_from):
@@ -159,7 +189,8 @@ def _trainer(config: TrialConfig, setting: Workload, train: data.Split) -> Train
     roles = {role: teacher(setting, name, train, config.folders, config.seed) for role, name in names.items()}
     rest, monitor = _monitored(method, config, setting, train)
     options = (config.options, config.warm_up(), monitor)
-    return Trainer(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)
+    kind = distributed.SharedTrainer if shared else Trainer
+    return kind(student.to(config.device), method, roles, rest, config.schedule, config.seed, *options)
 
 
 def _monitored(

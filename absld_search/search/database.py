@@ -14,7 +14,8 @@ BUSY_SECONDS = 60  # how long a writer waits for another process that holds SQLi
 T = TypeVar("T")
 MOUNTS = Path("/proc/mounts")
 NETWORK = re.compile(
-    r"nfs\d?|lustre|cifs|smb\d?|smbfs|afs|gpfs|beegfs|ceph|glusterfs|9p|fuse\.(sshfs|glusterfs|ceph.*)"
+    r"nfs\d?|lustre|cifs|smb\d?|smbfs|afs|gpfs|beegfs|ceph|glusterfs|ocfs2|gfs2|9p|"
+    r"fuse\.(sshfs|glusterfs|ceph.*|s3fs|juicefs|gcsfuse|mount-s3)"
 )
 CLOCKS = {  # seconds since 1970, as the database sees them
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",

@@ -7,7 +7,6 @@ from typing import Any
 
 from absld_search import __version__
 from absld_search.search import costs, racing, samplers, stats
-from absld_search.search.database import network_file_system
 from absld_search.search.ledger import as_json
 from absld_search.search.plan import Arm, Plan
 from absld_search.words import masked
@@ -54,12 +53,9 @@ def _limits(plan: Plan) -> list[str]:
 
 
 def _warnings(plan: Plan) -> list[str]:
-    """What the sampler can't do with these budgets, and a database where its locks can't be trusted."""
+    """What the sampler can't do with these budgets."""
     searched = [arm for arm in plan.arms if arm.tuned and len(arm.first) < arm.trials]
     found = [line for arm in searched for line in samplers.advice(plan.sampler, _setting(arm))]
-    kind = network_file_system(plan.request.out) if plan.request.storage.startswith("sqlite") else ""
-    if kind:
-        found.append(f"--out is on {kind}, whose locks SQLite can't trust: use --storage postgresql://... there")
     return [f"warning    {line}" for line in dict.fromkeys(found)]
 
 

@@ -7,8 +7,9 @@ same database, but a finished Optuna trial can't be changed any more, so the who
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -69,6 +70,14 @@ _trainings = sa.Table(
     sa.Index("absld_trainings_by_config", "study", "config", "position"),
     sa.Index("absld_trainings_by_position", "study", "position"),
 )
+# What a trial costs must not grow with their number: each question that is asked once a trial has an index.
+_indices = (
+    sa.Index("absld_trials_config", _trials.c.study, _trials.c.config),
+    sa.Index("absld_trainings_config", _trainings.c.study, _trainings.c.config),
+    sa.Index("absld_trainings_state", _trainings.c.study, _trainings.c.state, _trainings.c.position),
+    sa.Index("absld_trainings_position", _trainings.c.study, _trainings.c.position),
+    sa.Index("absld_trainings_stage", _trainings.c.study, _trainings.c.stage),
+)
 Row = dict[str, Any]
 
 
@@ -120,6 +129,10 @@ class Ledger:
 
     def _bring_up(self) -> None:
         """From any older schema to this one: what it lacks is added, nothing is lost."""
+        there = {index["name"] for table in (_trials, _trainings) for index in self._indices_of(table)}
+        for index in _indices:
+            if index.name not in there:
+                one_of_us_does(partial(index.create, self.engine, checkfirst=True))
         columns = {column["name"] for column in sa.inspect(self.engine).get_columns(_trainings.name)}
         if "losses" in columns and self.known("schema_version") == SCHEMA_VERSION:
             return
@@ -131,6 +144,9 @@ class Ledger:
             mine = (_facts.c.study == self.study) & (_facts.c.key == "schema_version")
             if not connection.execute(_facts.update().where(mine).values(version)).rowcount:
                 connection.execute(_facts.insert().values(version))
+
+    def _indices_of(self, table: sa.Table) -> Sequence[Mapping[str, Any]]:
+        return sa.inspect(self.engine).get_indexes(table.name)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -15,6 +15,7 @@ from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
+from absld_search.core.trainer import Options
 from absld_search.search import constraints as constraining
 from absld_search.search import samplers, scheduler
 from absld_search.search.constraints import Constraint
@@ -85,6 +86,16 @@ class Plan:
                 config = self.config({**arm.words, **method, **teacher}, seed=0)
                 found |= set(config.teacher_names.values())
         return sorted(found)
+
+    def methods(self) -> list[tuple[str, Options]]:
+        """Every method that a training of this study can run, with what its paper settles beside it."""
+        found: list[tuple[str, Options]] = []
+        for arm in self.arms:
+            for method in _may_be(arm, "method"):
+                config = self.config({**arm.words, **method}, seed=0)
+                first = [config.options.init_from] if config.warm_up() else []
+                found += [(name, config.options) for name in (config.method, *first)]
+        return found
 
     def fingerprint(self, arm: Arm) -> dict[str, Any]:
         """What may not change under a study's name; more trials, seeds or arms are no change."""

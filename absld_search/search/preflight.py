@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from absld_search.core import data, datasets, models, teachers
 from absld_search.core.files import cache_folder
+from absld_search.core.store import Store
+from absld_search.search import database, resources
 from absld_search.search import ledger as ledgers
-from absld_search.search import resources
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Plan, Request
 from absld_search.words import UsageError, masked
 
 VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
@@ -25,6 +26,7 @@ ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and R
 def check(plan: Plan) -> None:
     """Raises: UsageError for the first thing that stands in the way. Creates nothing."""
     _check_numbers(plan)
+    _check_processes(plan)
     _check_device(plan)
     _check_writable("--out", plan.folder)
     _check_own(plan)
@@ -32,6 +34,8 @@ def check(plan: Plan) -> None:
     _check_data(plan)
     check_storage(plan)
     check_space(plan)
+    if plan.request.store:
+        Store(plan.request.store).check()
 
 
 def download(plan: Plan) -> None:
@@ -42,7 +46,8 @@ def download(plan: Plan) -> None:
 
 def _check_numbers(plan: Plan) -> None:
     request = plan.request
-    counts = {"--trials": request.trials, "--seeds": request.seeds, "--max-concurrent": request.max_concurrent}
+    counts = {"--trials": request.trials, "--seeds": request.seeds, "--max-concurrent": request.max_concurrent,
+              "--processes-per-trial": request.processes_per_trial}  # fmt: skip
     for flag, value in {**counts, "--search-seeds": request.search_seeds}.items():
         if value is not None and value < 1:
             raise UsageError(f"{flag} must be at least 1, not {value}.")
@@ -53,15 +58,34 @@ def _check_numbers(plan: Plan) -> None:
         raise UsageError("--gpu-hours needs --gpus-per-trial: without a GPU, --time-budget counts hours of training.")
     if request.cpus_per_trial <= 0:
         raise UsageError(f"--cpus-per-trial must be greater than 0, not {request.cpus_per_trial:g}.")
-    if request.gpus_per_trial < 0:
-        raise UsageError(f"--gpus-per-trial must be at least 0, not {request.gpus_per_trial:g}.")
+    gpus = request.gpus_per_trial
+    if gpus < 0 or gpus > 1 and gpus % 1:
+        raise UsageError(f"--gpus-per-trial must be at least 0, and whole where it is above 1, not {gpus:g}.")
+    if not 0 <= request.wait_for_nodes < float("inf"):
+        raise UsageError(f"--wait-for-nodes must be seconds, at least 0, not {request.wait_for_nodes:g}.")
+
+
+def _check_processes(plan: Plan) -> None:
+    """A training in several processes gives the numbers of one; what could not is refused."""
+    count = resources.processes(plan.request)
+    if count == 1:
+        return
+    from absld_search.core import distributed
+
+    for arm in plan.arms:
+        if plan.rungs(arm) and plan.config(arm.words, seed=0).schedule.kind == "wsd":
+            raise UsageError("--processes-per-trial: rungs of schedule=wsd train in one process; use schedule=step.")
+    for method, options in plan.methods():
+        distributed.require(method, count)
+        if options.compile:
+            raise UsageError(f"--set compile=True: not with {count} processes for each training.")
 
 
 def _check_device(plan: Plan) -> None:
     """Ray waits for ever for what a machine does not have; a cluster's machines are asked once it is joined."""
     request = plan.request
-    if request.address:
-        return _check_address(request.address)
+    if request.address not in (None, "", "local"):
+        return _check_cluster(request)
     cores = resources.cores()
     if request.cpus_per_trial > cores:
         raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
@@ -70,6 +94,14 @@ def _check_device(plan: Plan) -> None:
         if seen < max(request.gpus_per_trial, 1 if request.device == "cuda" else 0):
             flag = f"--gpus-per-trial {request.gpus_per_trial:g}" if request.gpus_per_trial > 0 else "--device cuda"
             raise UsageError(f"{flag}: this machine has {seen} GPUs that torch can use.")
+
+
+def _check_cluster(request: Request) -> None:
+    assert request.address
+    _check_address(request.address)
+    from absld_search.search import cluster  # only now: Ray takes seconds to import, and most refusals don't need it
+
+    cluster.look(request)
 
 
 def _check_address(address: str) -> None:
@@ -173,7 +205,9 @@ def check_storage(plan: Plan) -> None:
             file = Path(made.database or "")
             if not file.exists():
                 _check_unknown(plan)
+                _check_local(file.parent)
                 return _check_writable("--storage", file.parent)
+            _check_local(file.parent)
         engine = ledgers.connect(url)
         with engine.connect() as connection:
             _check_whole(plan, connection)
@@ -189,6 +223,16 @@ def check_storage(plan: Plan) -> None:
     if version is None:
         _check_unknown(plan)
     check_fingerprints(plan, engine)
+
+
+def _check_local(folder: Path) -> None:
+    """SQLite's locks are promises of the file system, which those of a network break or do not make."""
+    if kind := database.network_file_system(folder):
+        raise UsageError(
+            f"--storage: {folder} lies on {kind}, a network file system, where SQLite's locks cannot be relied on and "
+            "a database is damaged when two machines write. Name a PostgreSQL database with --storage, or a file on "
+            "this machine's own disk: --storage sqlite:////PATH/study.db."
+        )
 
 
 def _check_whole(plan: Plan, connection: sa.Connection) -> None:

@@ -20,6 +20,8 @@ from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM
 
 READ_SECONDS = 1.0  # between two looks at the ledger while the live display is drawn
+READING_SHARE = 0.05  # of the driver's time, at most, for looks that take longer than a moment
+MOMENT = 0.02  # seconds
 
 
 class Progress:
@@ -33,7 +35,7 @@ class Progress:
         self.gpus, self.planned = Watched(), planned(plan)
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
-        self._read: tuple[float, standing.Standing] | None = None
+        self._read: tuple[float, standing.Standing] | None = None  # when the next look is due, and the last one
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -71,7 +73,7 @@ class Progress:
 
     def headline(self) -> str:
         """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564 (val)`."""
-        return standing.headline(self.now(with_front=False))
+        return standing.headline(self._lately(with_front=False))
 
     def now(self, with_front: bool = True) -> standing.Standing:
         """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
@@ -80,7 +82,7 @@ class Progress:
         return standing.standing(*rows, objectives, self.planned, self.epochs)
 
     def __rich__(self) -> Group:
-        found = self._lately()
+        found = self._lately(READ_SECONDS)
         head = Table.grid(padding=(0, 2))
         head.add_row(ProgressBar(total=max(1, found.total), completed=found.done, width=30), standing.headline(found))
         rest = Table.grid(padding=(0, 2))
@@ -88,10 +90,14 @@ class Progress:
             rest.add_row(line)
         return Group(head, rest)
 
-    def _lately(self) -> standing.Standing:
-        """The same, at most a second old: the display is drawn more often than a database should be asked."""
-        if self._read is None or time.monotonic() - self._read[0] >= READ_SECONDS:
-            self._read = (time.monotonic(), self.now())
+    def _lately(self, seconds: float = 0.0, with_front: bool = True) -> standing.Standing:
+        """The same, at most `seconds` old. Of a study with thousands of trials, which takes long to read, older: a line
+        that each of them writes must not cost more the more of them there are."""
+        began = time.monotonic()
+        if self._read is None or began >= self._read[0]:
+            found = self.now(with_front)
+            took = time.monotonic() - began
+            self._read = (began + max(seconds, took / READING_SHARE if took > MOMENT else 0.0), found)
         return self._read[1]
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 
 from absld_search.core.files import cache_folder
-from absld_search.search import interruption, processes, resources
+from absld_search.search import cluster, interruption, processes, resources
 from absld_search.search.plan import Plan
-from absld_search.words import UsageError
+
+ASK_SECONDS, GONE_SECONDS = 5.0, 20.0  # between two looks at a cluster's head, and until it counts as gone
 
 
 @contextmanager
@@ -38,11 +40,11 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
     _listen(here_only=address == "local")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _join(address, more)
+        cluster.join(address, more)
         # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         stop.guards.append(_watched(address))
-        _check_resources(plan, ray.cluster_resources())
+        cluster.require(plan.request)
         yield
     finally:
         stop.guards.clear()
@@ -53,22 +55,10 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
         del os.environ[processes.MARK]
 
 
-def _join(address: str, more: Mapping[str, Any]) -> None:
-    try:
-        with resources.one_thread_each():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
-    except ConnectionError as error:
-        raise UsageError(f"--address {address}: {error}") from None
-    except OSError as error:  # a socket's name has room for 107 bytes
-        if "AF_UNIX" not in str(error):
-            raise
-        raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
-
-
 def _watched(address: str) -> interruption.Guard:
     """Says when Ray is gone: without its raylet or its head a driver would hang or abort a minute later."""
     if address != "local":
-        return lambda: ""
+        return Head(ray.get_runtime_context().gcs_address)
     names = ("raylet", "gcs_server")
     own = {pid: name for pid, name in processes.children(os.getpid()).items() if name in names}
     began = {pid: processes.started(pid) for pid in own}
@@ -80,6 +70,28 @@ def _watched(address: str) -> interruption.Guard:
     return gone
 
 
+class Head:
+    """A guard: says when a cluster's head has not answered for a while. Ray would abort the process a minute later."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.asked = self.heard = time.monotonic()
+
+    def __call__(self) -> str:
+        if time.monotonic() - self.asked >= ASK_SECONDS:
+            self.asked = time.monotonic()
+            if self._answers():
+                self.heard = self.asked
+        silent = self.asked - self.heard
+        return f"Ray's head at {self.address} has not answered for {silent:.0f} s." if silent > GONE_SECONDS else ""
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return True
+        return False
+
+
 def _listen(here_only: bool) -> None:
     """Where Ray's servers listen: on Linux, without a word, on every network, also for a Ray that one machine uses.
 
@@ -87,14 +99,6 @@ def _listen(here_only: bool) -> None:
     read it from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if here_only else "1"
+    if here_only:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # between the processes of a training
     ray_constants.ENABLE_RAY_CLUSTER = not here_only
-
-
-def _check_resources(plan: Plan, there: Mapping[str, float]) -> None:
-    """Tune waits for ever for resources that do not exist."""
-    for flag, name, asked in (
-        ("--cpus-per-trial", "CPU", plan.request.cpus_per_trial),
-        ("--gpus-per-trial", "GPU", plan.request.gpus_per_trial),
-    ):
-        if asked > there.get(name, 0):
-            raise UsageError(f"{flag} {asked:g}: Ray sees {there.get(name, 0):g} {name}s.")

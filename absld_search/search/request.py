@@ -38,10 +38,13 @@ class Request:
     device: str = "cpu"
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
+    processes_per_trial: int | None = None  # one training in several processes, their gradients summed
     max_concurrent: int | None = None
     address: str | None = None
+    wait_for_nodes: float = 0  # seconds that a cluster which grows by itself gets
     command: str = ""  # that asked for this, without passwords
     show: str = ""  # the command that opens the front
+    store: str = ""  # URI where trainings lie that no folder of this machine shows to the others
     data_dir: str = ""
     teacher_dir: str = ""
     forked_from: str = ""  # the study that this one would be, were it not different

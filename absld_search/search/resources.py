@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,13 +37,36 @@ def cores() -> int:
     return max(1, math.floor(allowed))
 
 
-def at_a_time(request: Request, there: Mapping[str, float]) -> int:
-    """How many trainings the resources `there` ({"CPU": ..., "GPU": ...}) carry, or fewer where fewer are asked for."""
-    room = [there.get("CPU", 0) / request.cpus_per_trial]
-    if request.gpus_per_trial > 0:
-        room.append(_on_gpus(there.get("GPU", 0), request.gpus_per_trial))
-    carried = max(1, math.floor(min(room) + 1e-9))
+def at_a_time(request: Request, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trainings the machines ({"CPU": ..., "GPU": ...} each) carry, or fewer where fewer are asked for.
+
+    A process lies on one machine: two cores on one and two on another carry no process of four. Of a cluster that
+    grows only the person knows to what: there `--max-concurrent` is taken at its word.
+    """
+    if request.wait_for_nodes and request.max_concurrent:
+        return request.max_concurrent
+    each = bundles(request)
+    carried = max(1, sum(fits(each[0], node) for node in nodes) // len(each))
     return carried if request.max_concurrent is None else min(carried, request.max_concurrent)
+
+
+def bundles(request: Request) -> list[dict[str, float]]:
+    """What Ray sets aside for one training: a share for each of its processes, the first being the one that reports."""
+    count = processes(request)
+    return [{"CPU": request.cpus_per_trial / count, "GPU": request.gpus_per_trial / count} for _ in range(count)]
+
+
+def processes(request: Request) -> int:
+    """Of one training: one for each of its GPUs, or as many as were asked for."""
+    return request.processes_per_trial or max(1, math.floor(request.gpus_per_trial))
+
+
+def fits(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
+    """How many times the resources `bundle` fit into those of one machine."""
+    room = [node.get("CPU", 0) / bundle["CPU"]]
+    if bundle["GPU"] > 0:
+        room.append(_on_gpus(node.get("GPU", 0), bundle["GPU"]))
+    return math.floor(min(room) + 1e-9)
 
 
 def _on_gpus(gpus: float, share: float) -> float:

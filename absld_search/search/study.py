@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,8 +21,8 @@ from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import interruption, ownership, processes, resources, tables
-from absld_search.search.ledger import FAILED, RUNNING, WAITING, Ledger, Row, as_json
+from absld_search.search import cluster, interruption, ownership, preparing, processes, resources, sending, tables
+from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
@@ -29,11 +30,13 @@ from absld_search.search.queue import Queue
 from absld_search.search.ray_session import ray_session
 from absld_search.search.reuse import Reuse
 from absld_search.search.searcher import LedgerSearcher
+from absld_search.search.sending import Fetching
 from absld_search.search.tabling import Tabling
 from absld_search.search.worker import train
 from absld_search.words import UsageError, masked
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
+REPORTS_A_SECOND = 50  # of all trainings together: each costs the driver milliseconds, and decides nothing
 WORTH_A_WORD = 10_000_000  # bytes
 CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
@@ -50,16 +53,22 @@ class Study:
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
+        self.fetching = Fetching(plan)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
         """Do what is left; the exit code."""
+        for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
+            self.fetching.training_done(row)  # an earlier driver's, on another machine
         if self.queue.ready():
             tables.write_facts(self.plan, self.ledger)
             self._data()
             self.mirroring.open()
-            self._teachers()
+            if not cluster.is_joined(self.plan.request):
+                self._teachers()
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
+                if cluster.is_joined(self.plan.request):
+                    self._machines()
                 self._tune()
             self.tabling.close()
         self._still_ours()
@@ -85,6 +94,7 @@ class Study:
 
     def publish(self, report: Path, description: str) -> None:
         """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything."""
+        self.fetching.publish("results", "report")
         self.mirroring.answer(sorted(report.iterdir()), {}, description)
         left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
         self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
@@ -119,14 +129,24 @@ class Study:
             file = ensure_teacher(
                 self.plan.setting, name, self.plan.request.device, self.progress.say, self.plan.folders
             )
-            found = teachers.facts(file)
-            stored = self.ledger.fact(f"teacher:{name}", found)
-            if stored["sha256"] != found["sha256"]:
-                raise UsageError(
-                    f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
-                )
-
+            self._same_teacher(name, teachers.facts(file))
         self._say_logits()
+
+    def _machines(self) -> None:
+        """The same for every machine of a cluster: the driver's own may train nothing, and lack the GPU for it."""
+        found = preparing.on_each_node(self.plan, self.progress.say)
+        if as_json(found.data) != self.ledger.known("data"):
+            raise UsageError("--data-dir: the cluster's machines have other data than the driver's.")
+        for name, made in found.teachers.items():
+            self._same_teacher(name, json.loads(made.facts))
+        self._say_logits()
+
+    def _same_teacher(self, name: str, found: dict[str, Any]) -> None:
+        """Raises: UsageError where it is not the study's."""
+        if self.ledger.fact(f"teacher:{name}", found)["sha256"] != found["sha256"]:
+            raise UsageError(
+                f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
+            )
 
     def _say_logits(self) -> None:
         """How much disk the teachers' logits come to, where that is worth a word."""
@@ -154,18 +174,22 @@ class Study:
         request = self.plan.request
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
-        share = {"cpu": request.cpus_per_trial, "gpu": request.gpus_per_trial}
+        bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        how = {"gpus": request.gpus_per_trial, "deterministic": request.deterministic}
-        trainable = tune.with_parameters(train, **how, **where)
+        how = {"deterministic": request.deterministic, "store": (request.store, sending.place(self.plan))}
+        slots = resources.at_a_time(request, cluster.nodes())
+        pace = slots / REPORTS_A_SECOND
+        trainable = tune.with_parameters(train, bundles=bundles, report_seconds=pace, **how, **where)
         tune.Tuner(
-            tune.with_resources(trainable, share),
+            tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(
-                    self.queue, Both(self.progress, self.mirroring, self.reuse, self.tabling), self.progress.say
+                    self.queue,
+                    Both(self.fetching, self.progress, self.mirroring, self.reuse, self.tabling),
+                    self.progress.say,
                 ),
                 num_samples=-1,
-                max_concurrent_trials=resources.at_a_time(request, ray.cluster_resources()),
+                max_concurrent_trials=slots,
                 trial_dirname_creator=_short_name,
                 reuse_actors=request.gpus_per_trial == 0,  # a process that stays keeps its GPU memory too
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,44 @@ from ray import tune
 from absld_search.core import memory, rungs
 from absld_search.core.files import is_full
 from absld_search.core.trial import TrialConfig
+from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
+from absld_search.search.sending import Sending
+
+SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
+ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
+GLOO = "gloo/transport"  # how torch says, in a plain RuntimeError, that another process of the training is gone
 
 
 def train(
-    job: dict[str, Any], trainings: str, folders: dict[str, str], gpus: float = 0, deterministic: bool = False
+    job: dict[str, Any],
+    trainings: str,
+    folders: dict[str, str],
+    bundles: Sequence[dict[str, float]] = ALONE,
+    store: tuple[str, str] = ("", ""),
+    report_seconds: float = 0,
+    deterministic: bool = False,
 ) -> dict[str, Any]:
     """Run the training in `job`, a branch from its trunk; its last report carries `final` (metrics) or `failed` (why).
 
     A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
+    At most one epoch in `report_seconds` is reported, for a driver has thousands of trainings to listen to.
+    `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
     """
     # Where data and teachers lie, and torch's mode, are a matter of this start, not of the one that queued the job.
-    config = TrialConfig.from_dict({**job["job"], "folders": folders, "deterministic": deterministic})
-    share = memory_fraction(gpus)
+    words = {**job["job"], "folders": folders, "deterministic": deterministic}
+    config = TrialConfig.from_dict(words)
+    share = memory_fraction(bundles[0]["GPU"])
     if config.device == "cuda" and share:
         torch.cuda.set_per_process_memory_fraction(share)  # whoever needs more fails alone, and its neighbours do not
-    whole, budget = rungs.whole_of(config), config.schedule.epochs
-    seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", "4"))
+    whole, budget, place = rungs.whole_of(config), config.schedule.epochs, Path(trainings)
+    seconds = float(os.environ.get("ABSLD_CHECKPOINT_SECONDS", SENT_SECONDS if store[0] else SAVED_SECONDS))
     began, notes = time.monotonic(), list[str]()
+    folders_of_it = dict.fromkeys([place / whole.key, place / config.key])  # a branch's trunk is gone on with elsewhere
     try:
-        metrics = rungs.run_rung(whole, budget, Path(trainings), partial(_report, notes), seconds, notes.append)
+        with Sending(*store, [*folders_of_it], notes.append) as sending, group_of(words, place, bundles) as group:
+            report = Reports(notes, sending, report_seconds)
+            metrics = rungs.run_rung(whole, budget, place, report, seconds, notes.append, group)
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
@@ -47,9 +65,21 @@ def _blamed(error: Exception) -> dict[str, str]:
         return {"full": f"the disk is full ({error})"}
     if why := memory.reason(error):
         return {"failed": why}
-    return {"lost" if isinstance(error, OSError) else "failed": f"{type(error).__name__}: {error}"}
+    lost = isinstance(error, (OSError, torch.distributed.DistError)) or GLOO in str(error)
+    return {"lost" if lost else "failed": f"{type(error).__name__}: {error}"}
 
 
-def _report(notes: list[str], epoch: int, metrics: dict[str, float]) -> None:
-    tune.report({"epoch": epoch, "metrics": metrics, **({"notes": notes[:]} if notes else {})})
-    notes.clear()
+class Reports:
+    """What the driver hears of a training on its way: epochs, not too many of them, and what there is to be said."""
+
+    def __init__(self, notes: list[str], sending: Sending, seconds: float) -> None:
+        self.notes, self.sending, self.seconds = notes, sending, seconds
+        self.reported_at = float("-inf")
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.sending.after_epoch()
+        if time.monotonic() - self.reported_at < self.seconds:
+            return  # it is in the training's log
+        self.reported_at = time.monotonic()
+        tune.report({"epoch": epoch, "metrics": metrics, **({"notes": self.notes[:]} if self.notes else {})})
+        self.notes.clear()

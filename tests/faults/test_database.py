@@ -24,7 +24,7 @@ from absld_search.words import UsageError
 from tests.faults import fake
 from tests.faults.invariants import check
 from tests.faults.rounds import ended, fork
-from tests.search.requests import TWO_ARMS, pretend
+from tests.search.requests import TWO_ARMS, plan, pretend
 
 OFFSETS = int(os.environ.get("ABSLD_FAULT_ROUNDS", "20"))
 
@@ -325,8 +325,8 @@ def test_too_little_room_is_refused_before_anything_is_created(tmp_path: Path, m
 
 
 def test_a_file_system_that_machines_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite's locks are no good on many of them, so doctor and the plan say so."""
-    from absld_search.search import checks, describe
+    """SQLite's locks are no good on many of them, so doctor says so."""
+    from absld_search.search import checks
 
     shared = tmp_path / "a share"
     shared.mkdir()
@@ -342,8 +342,18 @@ def test_a_file_system_that_machines_share_is_told(tmp_path: Path, monkeypatch: 
     assert database.network_file_system(shared) == ""
     monkeypatch.setattr(database, "MOUNTS", mounts)
     assert checks._file_system(shared).state == "warning" and checks._file_system(tmp_path).state == "ok"
-    assert "--out is on nfs4" in describe.opening(fake.study(shared))
-    assert "--out is on" not in describe.opening(fake.study(shared, storage="postgresql://host/x"))
+
+
+def test_sqlite_on_a_file_system_that_machines_share_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(database, "MOUNTS", mounts)
+    mounts.write_text("/dev/sda / ext4 rw 0 0")
+    preflight.check_storage(plan(tmp_path))
+    mounts.write_text("server:/export / nfs rw 0 0")
+    with pytest.raises(UsageError, match="nfs, a network file system.*PostgreSQL"):
+        preflight.check_storage(plan(tmp_path))
 
 
 def test_study_json_stays_whole_when_the_tables_are_killed(done: Path) -> None:

@@ -22,13 +22,11 @@ from tests.faults import fake
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database; PostgreSQL where `ABSLD_TEST_POSTGRESQL` names one that may be written in."""
+    """A database; PostgreSQL where its server is installed."""
     if request.param == "sqlite":
         yield database.sqlite_url(tmp_path / "study.db")
         return
-    server = os.environ.get("ABSLD_TEST_POSTGRESQL")
-    if not server:
-        pytest.skip("ABSLD_TEST_POSTGRESQL names no server")
+    server = request.getfixturevalue("postgresql")
     yield server
     with database.connect(server).begin() as connection:
         connection.execute(sa.text("DROP TABLE IF EXISTS absld_leases, absld_facts, absld_trials, absld_trainings"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import ray
 from click.testing import CliRunner
 
 from absld_search import run
-from absld_search.search import resources
+from absld_search.search import cluster, resources
+from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
+from absld_search.words import UsageError
 from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
 
@@ -42,11 +45,11 @@ def test_every_worker_runs_one_thread_whatever_the_environment_says(
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
     made = plan(tmp_path)
     with Interruption(lambda: None) as stop, ray_session(made, "a-test", stop):
-        there = ray.cluster_resources()
+        (there,) = cluster.nodes()
         found = ray.get(ray.remote(num_cpus=1)(threads_there).remote())
     assert found.pop("env") == resources.ONE_THREAD
     assert {"torch", "arrow", "openmp"} <= set(found) and set(found.values()) == {1}, found
-    assert there["CPU"] == resources.cores() == resources.at_a_time(made.request, there)
+    assert there["CPU"] == resources.cores() == resources.at_a_time(made.request, [there])
     import os
 
     assert os.environ["OMP_NUM_THREADS"] == "16", "the driver's own environment is as it was"
@@ -71,7 +74,45 @@ AT_A_TIME = [
 def test_never_more_trainings_than_cores_and_gpus_carry(
     tmp_path: Path, words: dict[str, Any], there: dict[str, float], expected: int
 ) -> None:
-    assert resources.at_a_time(request(tmp_path, **words), there) == expected
+    assert resources.at_a_time(request(tmp_path, **words), [there]) == expected
+
+
+SMALL, LARGE, BARE = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 16.0}
+SERVED = [
+    ({}, [SMALL], ""),
+    ({"gpus_per_trial": 0.25}, [BARE, SMALL], ""),
+    ({"gpus_per_trial": 2}, [SMALL, LARGE], ""),
+    ({"gpus_per_trial": 4}, [SMALL] * 4, ""),  # four processes, each on a machine of its own
+    ({"gpus_per_trial": 2, "processes_per_trial": 1}, [SMALL] * 4, "Ray sees 4 nodes (4 CPUs, 1 GPU; 4 CPUs, 1 GPU"),
+    ({"gpus_per_trial": 8}, [SMALL, LARGE], "8 processes with 0.125 CPUs and 1 GPUs each does not fit"),
+    ({"gpus_per_trial": 1}, [BARE], "--gpus-per-trial 1: Ray sees 1 node (16 CPUs, 0 GPUs)"),
+    ({"cpus_per_trial": 10}, [SMALL, LARGE], "--cpus-per-trial 10: Ray sees 2 nodes"),
+    ({"cpus_per_trial": 10, "processes_per_trial": 2}, [SMALL, LARGE], "2 processes with 5 CPUs each does not fit"),
+    ({"gpus_per_trial": 0.5}, [], "Ray sees 0 nodes"),
+]
+
+
+@pytest.mark.parametrize(("words", "there", "expected"), SERVED)
+def test_a_training_must_fit_on_machines_as_they_are(
+    tmp_path: Path, words: dict[str, Any], there: list[dict[str, float]], expected: str
+) -> None:
+    """Their sum says nothing: two machines of one GPU carry no process of two."""
+    found = cluster.refusal(request(tmp_path, **words), there)
+    assert expected in found and bool(found) == bool(expected)
+
+
+def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, looks = [], iter([[BARE], [BARE], [BARE, SMALL]])
+    monkeypatch.setattr(cluster, "nodes", lambda: next(looks))
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(bundles))
+    cluster.require(request(tmp_path, gpus_per_trial=1, wait_for_nodes=600))
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}]] and next(looks, None) is None
+    monkeypatch.setattr(cluster, "nodes", lambda: [BARE])
+    with pytest.raises(UsageError, match="16 CPUs, 0 GPUs"):
+        cluster.require(request(tmp_path, gpus_per_trial=1))
+    growing = request(tmp_path, wait_for_nodes=600, max_concurrent=40)
+    assert resources.at_a_time(growing, [BARE]) == 40
 
 
 @pytest.mark.parametrize(
@@ -114,3 +155,31 @@ def test_nothing_here_loads_data_in_processes_of_its_own() -> None:
     for path in (ROOT / "absld_search").rglob("*.py"):
         words = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert "DataLoader" not in words | {path.stem}, path
+
+
+def test_a_driver_of_thousands_hears_of_few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from absld_search.search import worker
+
+    clock, heard, notes = [0.0], list[dict[str, Any]](), ["damaged"]
+    monkeypatch.setattr(worker.tune, "report", heard.append)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
+    with worker.Sending("", "", [Path("x")], notes.append) as sending:
+        reports = worker.Reports(notes, sending, seconds=80)  # 4,000 trainings, 50 reports a second
+        for epoch in range(1, 31):
+            reports(epoch, {"robust_accuracy": epoch / 100})
+            clock[0] += 10
+    assert [each["epoch"] for each in heard] == [1, 9, 17, 25]
+    assert [each.get("notes") for each in heard] == [["damaged"], None, None, None]
+
+
+def test_a_head_that_answers_no_more_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: clock[0])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = sessions.Head(f"127.0.0.1:{server.getsockname()[1]}")
+        for clock[0] in range(0, 100, 2):
+            assert head() == ""
+    silent = []
+    for clock[0] in range(100, 130, 2):
+        silent.append(head())
+    assert silent[5] == "" and "has not answered for" in silent[-1]

@@ -1,0 +1,77 @@
+"""A training's folder and the store: fetched before it begins, sent when a checkpoint or the result is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from absld_search.core.results import read_result
+from absld_search.core.store import Store
+from absld_search.search.ledger import COMPLETE, Row
+from absld_search.search.plan import Plan
+
+
+class Sending:
+    """Around a training, whose folder may have a trunk's beside it: what the store has of them is here on entering, and
+    what is here is there on leaving.
+
+    Where the store is away the training goes on; only at its end must it be reached, or the training counts as lost
+    and is tried again, which costs a copy. Without a URI it does nothing.
+    """
+
+    def __init__(self, uri: str, place: str, folders: Sequence[Path], say: Callable[[str], None]) -> None:
+        self.uri, self.place, self.folders, self.say = uri, place, folders, say
+        self.sent: set[Path] = set()
+
+    def __enter__(self) -> Sending:
+        for folder in self.folders if self.uri else ():
+            Store(self.uri).pull(f"{self.place}/{folder.name}", folder)
+        self.sent = self._checkpoints()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.uri and kind is None:
+            self._push()
+
+    def after_epoch(self) -> None:
+        """Send what is new, if a checkpoint is."""
+        if not self.uri or self._checkpoints() <= self.sent:
+            return
+        self.sent = self._checkpoints()
+        try:
+            self._push()
+        except OSError as error:
+            self.say(f"the store is away, the training goes on ({str(error).splitlines()[0]})")
+
+    def _push(self) -> None:
+        for folder in self.folders:
+            Store(self.uri).push(folder, f"{self.place}/{folder.name}")
+
+    def _checkpoints(self) -> set[Path]:
+        return {path for folder in self.folders for path in folder.glob("*.pt")}
+
+
+class Fetching:
+    """An observer of the driver: what a training left in the store is in the study's folder before anybody reads it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.uri = plan, plan.request.store
+
+    def training_done(self, training: Row) -> None:
+        folder = self.plan.folder / "trainings" / training["training"]
+        if self.uri and training["state"] == COMPLETE and read_result(folder) is None:
+            Store(self.uri).pull(f"{place(self.plan)}/{folder.name}", folder)
+
+    def publish(self, *folders: str) -> None:
+        """Send what the driver has made: tables and report."""
+        for name in folders if self.uri else ():
+            Store(self.uri).push(self.plan.folder / name, f"{self.plan.request.study}/{name}")
+
+    def started(self, training: Row) -> None: ...
+    def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...
+    def trial_done(self, trial: Row) -> None: ...
+
+
+def place(plan: Plan) -> str:
+    """The folder in the store where a study's trainings lie."""
+    return f"{plan.request.study}/trainings"

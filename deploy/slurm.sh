@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# A study on the nodes of a Slurm job: sbatch [options of sbatch] deploy/slurm.sh NAME [options of absld_search.run]
+#
+# One Ray node on each machine, the driver beside the first. The same script goes on after a requeue: what is finished
+# is in the database, which is PostgreSQL or, where nobody else writes, SQLite on a disk of the first machine.
+#
+#SBATCH --job-name=absld
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --no-kill
+#SBATCH --open-mode=append
+#SBATCH --output=absld-%j.log
+#SBATCH --signal=B:TERM@300
+set -euo pipefail
+
+PORT=${ABSLD_RAY_PORT:-6379}
+MOST_RESTARTS=${ABSLD_MOST_RESTARTS:-100}
+PYTHON=${ABSLD_PYTHON:-python}
+PATIENCE=${ABSLD_PATIENCE:-600} # seconds for all nodes to join
+
+# Whoever reaches Ray's ports can run code as this user, so every node and the driver share a token of this job alone.
+umask 077
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
+
+ray() { "$PYTHON" -c 'from ray.scripts.scripts import main; main()' "$@"; }
+
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts[0]}
+ip=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1; exit}')
+address=$ip:$PORT
+node=("$PYTHON" -c 'from ray.scripts.scripts import main; main()' start --block "--num-cpus=${SLURM_CPUS_ON_NODE:-1}")
+
+srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
+  "${node[@]}" --head "--node-ip-address=$ip" "--port=$PORT" --include-dashboard=false &
+waited=0
+until ray health-check "--address=$address" >/dev/null 2>&1; do
+  ((waited += 2)) && ((waited > PATIENCE)) && { echo "Ray's head at $address does not answer" >&2; exit 1; }
+  sleep 2
+done
+if ((${#hosts[@]} > 1)); then
+  srun --overlap --nodes=$((${#hosts[@]} - 1)) --ntasks=$((${#hosts[@]} - 1)) --exclude="$head" --kill-on-bad-exit=0 \
+    "${node[@]}" "--address=$address" &
+fi
+joined() {
+  "$PYTHON" -c 'import ray, sys; ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))' "$address" 2>/dev/null | tail -n 1
+}
+while [[ $(joined) != "${#hosts[@]}" ]] && ((waited < PATIENCE)); do
+  sleep 2
+  ((waited += 2))
+done
+
+"$PYTHON" -m absld_search.run "$@" --address "$address" &
+driver=$!
+trap 'kill -TERM "$driver" 2>/dev/null || true' TERM INT # a clean stop: everything is saved, exit code 75
+code=0
+wait "$driver" || code=$?
+while kill -0 "$driver" 2>/dev/null; do # the signal ended the wait, not the driver
+  code=0
+  wait "$driver" || code=$?
+done
+trap - TERM INT
+
+if ((code == 75)) && ((${SLURM_RESTART_COUNT:-0} < MOST_RESTARTS)); then
+  echo "interrupted: requeued to go on" >&2
+  scontrol requeue "$SLURM_JOB_ID" # ends this script
+fi
+kill $(jobs -p) 2>/dev/null || true
+exit "$code"

@@ -1,0 +1,148 @@
+"""The ways in: the batch script under a real Slurm, the manifests as their own programs read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import fields, slurm
+
+ROOT = Path(__file__).parents[2]
+# Stands in for Python: what the script would start is noted, and the study is interrupted, then fails, then ends.
+PYTHON = """#!/usr/bin/env bash
+echo "${SLURM_RESTART_COUNT:-0} $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN} ${*//$'\\n'/ }" >> "$CALLS"
+case "$*" in
+  *" start "*) exec sleep 600 ;;
+  *"ray.init("*) echo 1 ;;
+  *"-m absld_search.run"*)
+    trap 'sleep 1; exit 75' TERM
+    case "${SLURM_RESTART_COUNT:-0}" in
+      0) sleep 600 & wait ;;
+      1) exit 75 ;;
+      *) exit 3 ;;
+    esac ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    if reason := slurm.why_not():
+        pytest.skip(reason)
+    with slurm.slurm() as environment:
+        yield environment
+
+
+def said(environment: dict[str, str], *command: str) -> str:
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout + found.stderr
+
+
+def until(environment: dict[str, str], job: str, *wanted: str) -> dict[str, str]:
+    """The job's facts, once it is in one of the states `wanted`; one that waits to be started again is started."""
+    deadline = time.monotonic() + 180
+    while True:
+        words = said(environment, "scontrol", "show", "job", job).split()
+        facts = dict(word.partition("=")[::2] for word in words if "=" in word)
+        if facts["JobState"] in wanted:
+            return facts
+        assert time.monotonic() < deadline, facts
+        if facts["JobState"] == "PENDING":  # Slurm lets a requeued job wait for two minutes
+            subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=environment)
+        time.sleep(0.5)
+
+
+def test_slurm_takes_the_batch_script(cluster: dict[str, str]) -> None:
+    found = said(cluster, "sbatch", "--test-only", "--nodes=1", str(ROOT / "deploy/slurm.sh"), "ablation_dual_temps")
+    assert "to start at" in found
+
+
+@pytest.mark.slow
+def test_an_interrupted_job_is_requeued_and_goes_on(cluster: dict[str, str], tmp_path: Path) -> None:
+    """SIGTERM reaches the driver alone, its 75 requeues the job, and any other end of the driver is the job's."""
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    words = ["sbatch", "--parsable", "--nodes=1", f"--chdir={tmp_path}", f"--output={tmp_path}/log"]
+    environment = cluster | {"ABSLD_PYTHON": str(python), "CALLS": str(calls)}
+    job = said(environment, *words, str(ROOT / "deploy/slurm.sh"), "absld", "--trials", "9").strip()
+    deadline = time.monotonic() + 60
+    while not calls.exists() or "absld_search.run" not in calls.read_text():
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    said(cluster, "scancel", "--signal=TERM", "--batch", job)
+    ended = until(cluster, job, "FAILED", "COMPLETED", "CANCELLED")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2")
+    lines = calls.read_text().splitlines()
+    drivers = [line.split() for line in lines if "-m absld_search.run" in line]
+    assert [line[0] for line in drivers] == ["0", "1", "2"], "the same command, three times"
+    assert all(line[3:] == ["-m", "absld_search.run", "absld", "--trials", "9", *line[-2:]] for line in drivers)
+    assert all(line.split()[1:3] == ["token", "64"] for line in lines), "everything knows the token"
+    assert sum(" --head " in line for line in lines) == 3
+
+
+def test_the_launchers_file_is_what_ray_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((ROOT / "deploy/launcher.yaml").read_text()))
+    validate_config(config)
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in line for line in starts)
+
+
+def manifest() -> Any:
+    return yaml.safe_load((ROOT / "deploy/rayjob.yaml").read_text())
+
+
+def test_the_manifest_keeps_its_state_outside_and_its_door_shut() -> None:
+    spec = manifest()["spec"]
+    for where in ("--storage postgresql", "--store s3://", "--tracking-uri http", "--address auto"):
+        assert where in spec["entrypoint"]
+    assert spec["backoffLimit"] > 0 and spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    assert "password" not in json.dumps(manifest()).lower()
+
+
+@pytest.mark.skipif("ABSLD_KUBERAY_CRD" not in os.environ, reason="ABSLD_KUBERAY_CRD names no ray.io_rayjobs.yaml")
+def test_the_manifest_is_what_kuberay_takes() -> None:
+    crd = yaml.safe_load(Path(os.environ["ABSLD_KUBERAY_CRD"]).read_text())
+    assert not list(fields.faults(manifest(), fields.schema_of(crd, "v1")))
+
+
+SCHEMA = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string"},
+        "count": {"type": "integer"},
+        "mode": {"type": "string", "enum": ["a", "b"]},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "limit": {"x-kubernetes-int-or-string": True},
+        "list": {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "boolean"}}}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"name": "n", "count": 1, "mode": "a", "labels": {"any": "thing"}, "limit": "2Gi", "list": [{"x": True}]}, ""),
+        ({"name": "n", "cuont": 1}, ".cuont is unknown"),
+        ({}, ".name is missing"),
+        ({"name": "n", "count": True}, ".count: True is no integer"),
+        ({"name": "n", "mode": "c"}, ".mode: 'c' is none of"),
+        ({"name": "n", "labels": {"any": 1}}, ".labels.any: 1 is no string"),
+        ({"name": "n", "list": [{}, {"y": 1}]}, ".list[1].y is unknown"),
+    ],
+)
+def test_fields_are_checked_one_by_one(value: Any, expected: str) -> None:
+    found = "; ".join(fields.faults(value, SCHEMA))
+    assert found.startswith(expected) and bool(found) == bool(expected)
