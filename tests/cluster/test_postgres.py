@@ -57,8 +57,8 @@ def test_what_is_asked_once_a_trial_is_found_by_an_index(
     Ledger(url, "old")
     with connect(url).begin() as connection:
         for name in names:
-            connection.execute(sa.text(f"DROP INDEX absld_trainings_{name}"))
+            connection.execute(sa.text(f"DROP INDEX absld_trainings_by_{name}"))
     engine = Ledger(url, "old").engine
     found = {index["name"]: index["column_names"] for index in sa.inspect(engine).get_indexes("absld_trainings")}
-    assert found.keys() == {f"absld_trainings_{name}" for name in names}
-    assert found["absld_trainings_state"] == ["study", "state", "position"]
+    assert found.keys() == {f"absld_trainings_by_{name}" for name in names}
+    assert found["absld_trainings_by_state"] == ["study", "state", "position"]

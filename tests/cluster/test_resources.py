@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -33,12 +34,12 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 def together(job: dict[str, Any], place: str, wanted: int, **_: Any) -> dict[str, Any]:
     """A training that waits, for a minute at most, until `wanted` are there, and notes how many there ever were."""
-    here = Path(place) / job["training"]
+    here = Path(place) / f"here.{job['training']}"
     here.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     most, deadline = 0, time.monotonic() + 60
     wanted = 1 if job["job"]["test"] else wanted  # the confirming one comes alone
     while most < wanted and time.monotonic() < deadline:
-        most = max(most, len(list(Path(place).glob("*-s*"))))
+        most = max(most, len(list(Path(place).glob("here.*"))))
         time.sleep(0.05)
     (Path(place) / f"most.{job['training']}").write_text(f"{most} {here.read_text()}")
     here.unlink()
@@ -49,17 +50,25 @@ def counted(one: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch, trials: i
     """[how many trainings each saw at its side, on which GPU], of a study in that cluster."""
     for name, value in one.environment.items():
         monkeypatch.setenv(name, value)
-    place = folder / "place"
-    place.mkdir()
+    (folder / "place").mkdir()
     words = {"trials": trials, "seeds": 1, "gpus_per_trial": share, "address": one.address, "device": "cpu"}
+    # A process of its own: Ray reads the token when it is first imported.
+    driver = multiprocessing.get_context("spawn").Process(target=drive, args=(folder, words, wanted))
+    driver.start()
+    driver.join()
+    assert driver.exitcode == 0
+    return [path.read_text().split() for path in (folder / "place").glob("most.*")]
+
+
+def drive(folder: Path, words: dict[str, Any], wanted: int) -> None:
+    """The study, to its end."""
     made = plan(folder, SPACE, **words)
-    monkeypatch.setattr(studies, "train", partial(together, place=str(place), wanted=wanted))
+    studies.train = partial(together, place=str(folder / "place"), wanted=wanted)
     with studies.held(made) as study:
         study.mirroring = Silent()  # type: ignore[assignment]
         with ray_session(made, study.lease.token, study.stop):
             study._tune()
         assert {row["state"] for row in study.ledger.trainings()} == {"COMPLETE"}
-    return [path.read_text().split() for path in place.glob("most.*")]
 
 
 def test_four_quarters_of_a_gpu_train_together(one: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
