@@ -34,7 +34,7 @@ def shown() -> list[Shown]:
 def _of(text: str) -> Iterator[str]:
     for language, block in FENCE.findall(text):
         if language in ("sh", "bash", "console"):
-            yield from filter(None, map(_bare, block.splitlines()))
+            yield from filter(None, map(_bare, re.sub(r"\\\n\s*", "", block).splitlines()))
     prose = FENCE.sub("", text)
     for found in (*INDENTED.findall(prose), *INLINE.findall(prose)):
         yield _bare(" ".join(found.split()))

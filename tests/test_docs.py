@@ -128,8 +128,21 @@ MARKED: dict[str, str] = {
     ". .venv/bin/activate": SHELL,
     "python -m absld_search.run ablation_dual_temps --workload cifar10 --data-dir DATA --teacher-dir TEACHERS "
     "--gpus-per-trial 1": GPU,
-    "python -m absld_search.run ablation_dual_temps --address HEAD:6379 --storage "
-    "postgresql://USER@DATABASE/studies --out /shared/runs": CLUSTER,
+    "python -m absld_search.run ablation_dual_temps --address auto --storage postgresql+psycopg://absld@HOST/absld "
+    "--store s3://studies/absld --tracking-uri http://HOST:5000 --workload cifar10 --gpus-per-trial 0.25": CLUSTER,
+    "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32)": SHELL,
+    "export ABSLD_PYTHON=$PWD/.venv/bin/python PGPASSWORD=...": SHELL,
+    "sbatch --nodes=4 --gpus-per-node=4 deploy/slurm.sh ablation_dual_temps --workload cifar10 --gpus-per-trial 1 "
+    "--storage postgresql+psycopg://absld@HOST/absld --out /shared/runs": CLUSTER,
+    "squeue --me; tail -f absld-JOBID.log": CLUSTER,
+    "docker build -f deploy/Dockerfile -t REGISTRY/absld_search:0.1.0 . "
+    "&& docker push REGISTRY/absld_search:0.1.0": CLUSTER,
+    "kubectl create secret generic absld --from-literal=PGPASSWORD=... --from-literal=AWS_ACCESS_KEY_ID=... "
+    "--from-literal=AWS_SECRET_ACCESS_KEY=...": CLUSTER,
+    "kubectl apply -f deploy/rayjob.yaml": CLUSTER,
+    "kubectl get rayjob absld -w; kubectl logs -f job/absld": CLUSTER,
+    "make cluster-test": "a cluster of its own, with PostgreSQL: ten minutes",
+    "python -m tests.cluster.fields ray.io_rayjobs.yaml deploy/rayjob.yaml": "needs KubeRay's published definition",
     "python -m absld_search.status STUDY_FOLDER --storage URL": CLUSTER,
     "python -m tests.faults.run $fault --rounds 30 --record docs/results/reliability.jsonl": HOURS,
     "python -m tests.faults.soak --trials 500 --every 30": HOURS,
@@ -147,6 +160,9 @@ MARKED: dict[str, str] = {
     "python -m benchmarks.racing": HOURS,
     "python -m benchmarks.replay": HOURS,
     "python -m benchmarks.replay_record": HOURS,
+    "python -m benchmarks.scaling": HOURS,
+    "python -m benchmarks.scaling --trials 10000 --slots 64 --postgres": HOURS,
+    "python -m benchmarks.scaling --trials 200 --slots 8 --postgres --every 50": HOURS,
     "python -m benchmarks.search16": HOURS,
     "python -m benchmarks.statistics --only none --study runs/ablation_dual_temps-digits --repetitions 2000": HOURS,
     "python -m benchmarks.statistics --repetitions 1000": HOURS,
