@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import logit_blocks
+from absld_search.core import logit_blocks, speed
 from absld_search.core.data import Batch, Split
 from absld_search.core.logit_blocks import Block, Place
 
-CHUNK = {"cpu": 64, "cuda": 512}  # images that the teacher is asked about at a time: never more, never fewer
-SHARE = 16  # chunks that one process fills before another may take over
+CHUNK = {"cpu": 64, "cuda": 512}  # images that the teacher is asked about at a time, or fewer large ones
+SHARE = 16  # such chunks that one process fills before another may take over
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +81,9 @@ class LogitBank(Network):
         super().__init__(model, name)
         assert split.num_views > 0, "views that cannot be numbered cannot be looked up"
         self.split, self.stream, self.folder = split, stream, folder
-        self.chunk = CHUNK[split.labels.device.type]
+        self.most = CHUNK[split.labels.device.type]
+        large = split.labels.device.type == "cpu" and speed.at_a_time(*split.image_shape[1:])
+        self.chunk = min(self.most, large or self.most)
         self.epoch, self._opened = 1, -1
         self._others: dict[Path, Block] = {}
 
@@ -157,7 +159,7 @@ class LogitBank(Network):
         size = 2 * logit_blocks.bytes_of(len(place.keys), place.num_classes)  # once in shares, once whole
         try:
             if logit_blocks.room_for(self.folder, size):
-                return logit_blocks.filled(place, SHARE * self.chunk, lambda rows: self._computed(place, epoch, rows))
+                return logit_blocks.filled(place, SHARE * self.most, lambda rows: self._computed(place, epoch, rows))
             log.warning("the disk of %s is nearly full: the teacher's logits are kept in memory", self.folder)
         except OSError as error:
             log.warning("the teacher's logits are kept in memory: %s", error)
