@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from absld_search.core.records import EpochLog
+from absld_search.search import wire
 from absld_search.search.ledger import Ledger
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.queue import Queue
@@ -71,14 +72,15 @@ def study(out: Path, uri: str | None, trials: int) -> dict[str, float]:
     mirroring, timed, ends = Mirroring(made, queue.ledger, lambda line: None), Timed(), Timed()
     ends(mirroring.open)
     searcher, number = LedgerSearcher(queue, mirroring, print), 0
-    while isinstance(found := searcher.suggest(str(number)), dict):
+    while isinstance(asked := searcher.suggest(str(number)), dict):
+        found = wire.unpacked(asked)
         mirroring.sent.clear()  # every epoch is told
         log = EpochLog(made.folder / "trainings" / found["training"] / "epochs.jsonl")
         for epoch in (1, 2):
             log.append(epoch, pretend(found["job"]))
-            timed(searcher.on_trial_result, str(number), {"epoch": epoch})
-        final = {f"final/{key}": value for key, value in pretend(found["job"]).items()}
-        timed(searcher.on_trial_complete, str(number), {**final, "epochs": 2, "seconds": 0.0})
+            timed(searcher.on_trial_result, str(number), wire.packed(epoch=epoch, metrics={}))
+        final = pretend(found["job"])
+        timed(searcher.on_trial_complete, str(number), wire.packed(final=final, epochs=2, seconds=0.0))
         number += 1
     ends(mirroring.close, 600.0)
     shown = {"n": len(timed.took), "median_ms": statistics.median(timed.took), "longest_ms": max(timed.took)}

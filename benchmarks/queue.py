@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from absld_search.core.metrics import NAMES
+from absld_search.search import wire
 from absld_search.search.ledger import Ledger, sqlite_url
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan, Request, resolve
@@ -66,8 +67,8 @@ def mirrored(made: Plan) -> Iterator[Step]:
         found, name = searcher.suggest(number := str(next(count))), number
         if not isinstance(found, dict):
             return False
-        final = {f"final/{key}": value for key, value in pretend(found["job"]).items()}
-        searcher.on_trial_complete(name, {**final, "epochs": 1, "seconds": 0.0})
+        final = pretend(wire.unpacked(found)["job"])
+        searcher.on_trial_complete(name, wire.packed(final=final, epochs=1, seconds=0.0))
         return True
 
     yield step

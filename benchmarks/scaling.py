@@ -26,7 +26,7 @@ import click
 import numpy as np
 import sqlalchemy as sa
 
-from absld_search.search import resources
+from absld_search.search import resources, wire
 from absld_search.search import study as studies
 from absld_search.search.database import connect
 from absld_search.search.ledger import Row, sqlite_url
@@ -107,8 +107,8 @@ def through_queue(study: Study, slots: int) -> None:
         if not running:
             return
         name, row = running.popleft()
-        final = {f"final/{key}": value for key, value in pretend(row["job"]).items()}
-        searcher.on_trial_complete(name, {**final, "epochs": 1, "seconds": 0.0})
+        final = pretend(wire.unpacked(row)["job"])
+        searcher.on_trial_complete(name, wire.packed(final=final, epochs=1, seconds=0.0))
 
 
 def through_ray(study: Study, epochs: int, seconds: float, table: Path | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from absld_search.core.metrics import NAMES
+from absld_search.search import wire
 
 Curve = list[dict[str, float]]
 
@@ -72,6 +73,6 @@ def simulated(
     *before, last = curve(job["job"], job["training"], epochs, table)
     for number, metrics in enumerate(before, start=1):
         time.sleep(seconds)
-        tune.report({"epoch": number, "metrics": metrics})
+        tune.report(wire.packed(epoch=number, metrics=metrics))
     time.sleep(seconds)
     return {"final": last, "epochs": len(before) + 1, "seconds": time.monotonic() - began}

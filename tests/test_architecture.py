@@ -169,7 +169,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/optuna_storage.py": ({"search.database"}, {"optuna"}),
     "absld_search/search/reaping.py": ({"search.ledger", "search.optuna_storage"}, {"optuna"}),
     "absld_search/search/queue.py": (LIGHT | {"search."}, set()),
-    "absld_search/search/searcher.py": ({"search.queue", "search.ledger"}, {"ray"}),
+    "absld_search/search/wire.py": (set(), set()),
+    "absld_search/search/searcher.py": ({"search.queue", "search.ledger", "search.wire"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
     "absld_search/search/preparing.py": (
         {"words", "workloads", "search.plan", "search.resources"}
@@ -181,7 +182,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
         {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
-        | {"search.resources", "search.followers", "search.sending"},
+        | {"search.resources", "search.followers", "search.sending", "search.wire"},
         {"ray", "torch"},
     ),
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),

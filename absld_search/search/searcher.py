@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from absld_search.search import wire
 from absld_search.search.ledger import WAITING, Row
 from absld_search.search.queue import TRIES, Observer, Queue
 
@@ -31,22 +32,23 @@ class LedgerSearcher(Searcher):
             return Searcher.FINISHED if self.queue.finished() else None
         self.live[trial_id] = row
         self.observer.started(row)
-        return {"training": row["training"], "job": row["job"]}
+        return wire.packed(training=row["training"], job=row["job"])
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """An epoch has ended."""
         row = self.live[trial_id]
-        for note in result.get("notes", ()):
+        said = wire.unpacked(result)
+        for note in said.get("notes", ()):
             self.say(f"training {row['training']}: {note}")
-        if "epoch" in result:
-            self.observer.epoch(row["training"], result["epoch"], _below("metrics/", result))
+        if "epoch" in said:
+            self.observer.epoch(row["training"], said["epoch"], said["metrics"])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """A training has ended, well (`final` in its last report) or not."""
         if trial_id not in self.live:
             return
         row = self.live.pop(trial_id)
-        last = dict(result or {})
+        last = wire.unpacked(result)
         if last.get("full"):
             self._pause(row, str(last["full"]))
         elif error or last.get("lost"):
@@ -70,7 +72,7 @@ class LedgerSearcher(Searcher):
         self.observer.training_done(after)
 
     def _ended(self, row: Row, last: Mapping[str, Any]) -> None:
-        metrics = _below("final/", last) or None
+        metrics = last.get("final") or None
         reason = "" if metrics else str(last.get("failed") or "crashed: see Ray's logs")
         facts = {"epochs": int(last.get("epochs", 0)), "seconds": last.get("seconds")}
         decided = self.queue.done(row["training"], metrics, reason, **facts)
@@ -89,8 +91,3 @@ class LedgerSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Never: every start builds a fresh Tuner from the ledger."""
         raise NotImplementedError("run the same command again instead")
-
-
-def _below(prefix: str, result: Mapping[str, Any]) -> dict[str, float]:
-    """Tune flattens nested reports; this is one branch of them again."""
-    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}

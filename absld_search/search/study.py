@@ -21,7 +21,7 @@ from absld_search.core import data, files, logit_bank, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
-from absld_search.search import cluster, interruption, ownership, preparing, processes, resources, sending, tables
+from absld_search.search import cluster, interruption, ownership, preparing, processes, resources, sending, tables, wire
 from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, as_json
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
@@ -172,14 +172,15 @@ class Study:
 
     def _fit(self) -> None:
         request = self.plan.request
+        os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # Tune's own state is never read back, and is large
         scratch = self.plan.folder.absolute() / "ray"
-        shutil.rmtree(scratch, ignore_errors=True)  # Tune's own state is never read back
+        shutil.rmtree(scratch, ignore_errors=True)
         bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
         how = {"deterministic": request.deterministic, "store": (request.store, sending.place(self.plan))}
         slots = resources.at_a_time(request, cluster.nodes())
         pace = slots / REPORTS_A_SECOND
-        trainable = tune.with_parameters(train, bundles=bundles, report_seconds=pace, **how, **where)
+        trainable = tune.with_parameters(wire.carried(train), bundles=bundles, report_seconds=pace, **how, **where)
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(

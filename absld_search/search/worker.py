@@ -14,6 +14,7 @@ from ray import tune
 from absld_search.core import memory, rungs
 from absld_search.core.files import is_full
 from absld_search.core.trial import TrialConfig
+from absld_search.search import wire
 from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
 from absld_search.search.sending import Sending
@@ -81,5 +82,5 @@ class Reports:
         if time.monotonic() - self.reported_at < self.seconds:
             return  # it is in the training's log
         self.reported_at = time.monotonic()
-        tune.report({"epoch": epoch, "metrics": metrics, **({"notes": self.notes[:]} if self.notes else {})})
+        tune.report(wire.packed(epoch=epoch, metrics=metrics, notes=self.notes))
         self.notes.clear()

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import ui
 from absld_search.core.records import EpochLog
-from absld_search.search import background, mirroring, palette
+from absld_search.search import background, mirroring, palette, wire
 from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, Ledger, Row
 from absld_search.search.mirroring import Mirroring
@@ -49,7 +49,8 @@ def study(queue: Queue, watching: Mirroring, between: Callable[[int], None] = la
     watching.open()
     searcher = LedgerSearcher(queue, watching, print)
     number = 0
-    while isinstance(found := searcher.suggest(str(number)), dict):
+    while isinstance(asked := searcher.suggest(str(number)), dict):
+        found = wire.unpacked(asked)
         train(queue, searcher, str(number), found)
         number += 1
         between(number)
@@ -60,9 +61,9 @@ def train(queue: Queue, searcher: LedgerSearcher, name: str, found: dict[str, An
     for epoch in (1, 2):
         metrics = pretend(found["job"]) if epoch == 2 else {"robust_accuracy": 0.1, "temperature_adv/class_00": 1.0}
         log.append(epoch, metrics)
-        searcher.on_trial_result(name, {"epoch": epoch})
-    final = {f"final/{key}": value for key, value in pretend(found["job"]).items()}
-    searcher.on_trial_complete(name, {**final, "epochs": 2, "seconds": 0.0})
+        searcher.on_trial_result(name, wire.packed(epoch=epoch, metrics={}))
+    final = pretend(found["job"])
+    searcher.on_trial_complete(name, wire.packed(final=final, epochs=2, seconds=0.0))
 
 
 def runs(out: Path, condition: str) -> set[str]:

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import run
 from absld_search.core import results
+from absld_search.search import wire
 from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, FAILED
 from absld_search.search.searcher import LedgerSearcher
@@ -33,10 +34,10 @@ class Deaf:
 def test_a_worker_that_reports_such_a_number_has_failed(bad: float | None, name: str, tmp_path: Path) -> None:
     queue = open_queue(plan(tmp_path, trials=3, seeds=1))
     searcher = LedgerSearcher(queue, Deaf(), print)
-    found = searcher.suggest("one")
+    found = wire.unpacked(searcher.suggest("one"))
     metrics = {**pretend(found["job"]), name: bad}
-    final = {f"final/{key}": value for key, value in metrics.items() if value is not None}
-    searcher.on_trial_complete("one", {**final, "epochs": 2, "seconds": 0.0})
+    final = {key: value for key, value in metrics.items() if value is not None}
+    searcher.on_trial_complete("one", wire.packed(final=final, epochs=2, seconds=0.0))
     trial = queue.ledger.trials()[0]
     if bad is None and name == "clean_accuracy":
         assert trial["state"] == COMPLETE, "no objective, so nothing is missing"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from absld_search.core import results
-from absld_search.search import tabling
+from absld_search.search import tabling, wire
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tabling import Tabling
 from analysis import report
@@ -24,7 +24,7 @@ def open_study(out: Path) -> tuple[Tabling, LedgerSearcher, Path]:
 def next_one(searcher: LedgerSearcher, watching: Tabling, number: int) -> dict[str, Any]:
     found = searcher.suggest(str(number))
     assert isinstance(found, dict) and watching.background.drain(60.0)
-    return found
+    return wire.unpacked(found)
 
 
 def test_a_study_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_the_tables_follow_but_not_at_every_trial(
     written = []
     for number in range(3):
         found = next_one(searcher, watching, number)
-        final = {f"final/{key}": value for key, value in pretend(found["job"]).items()}
-        searcher.on_trial_complete(str(number), {**final, "epochs": 2, "seconds": 0.0})
+        final = pretend(found["job"])
+        searcher.on_trial_complete(str(number), wire.packed(final=final, epochs=2, seconds=0.0))
         assert watching.background.drain(60.0)
         written.append(results.read(folder, "trials").num_rows)
     assert written == expected
