@@ -11,7 +11,7 @@ from analysis.contents import Section, Table
 SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", '"': r"\textquotedbl{}", "±": r"$\pm$",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", '"': "''", "±": r"$\pm$",
     "−": "$-$", "–": "--", "·": r"$\cdot$", "…": r"\dots{}", "'": "'",
 }  # fmt: skip
 
