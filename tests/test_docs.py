@@ -89,6 +89,7 @@ TESTED: dict[str, list[str]] = {
     f"python -m absld_search.status {STUDY}": [READ],
     f"python -m absld_search.status {STUDY} --json": [READ],
     f"python -m analysis.report {STUDY}": [READ],
+    f"python -m analysis.report {STUDY} --compare dual product --format latex": [READ],
     "python -m analysis.report": ["tests/test_release.py::test_the_wheel_answers_from_an_empty_folder"],
     f"python -m analysis.tables {STUDY}": [READ],
     f"python -m analysis.tables {STUDY} --format latex --to table.tex": [READ],
