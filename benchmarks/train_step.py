@@ -30,17 +30,16 @@ from absld_search.core.trainer import Options, Schedule, Trainer
 from benchmarks import timing
 from benchmarks.plain import PlainABSLD
 
-NONE = Speed(fold=False, channels_last=False, closed_form=False, parts=False)
+NONE = Speed(fold=False, channels_last=False, closed_form=False)
 SWITCHES = {
     "nothing": NONE,
     "folded batch norm": replace(NONE, fold=True),
-    "folded, in parts": replace(NONE, fold=True, parts=True),
     "channels_last": replace(NONE, channels_last=True),
     "closed-form gradient": replace(NONE, closed_form=True),
     "all of them": Speed(),
 }
 OPTIONS = Options()
-GATED = {"resnet-8-16": 24, "resnet-18": 18, "mobilenet-v2": 18}  # model -> batch size, more than a part
+GATED = {"resnet-8-16": 8, "resnet-18": 2, "mobilenet-v2": 2}  # model -> batch size
 
 
 class Table:

@@ -57,7 +57,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
     "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
-    "absld_search/core/logit_bank.py": ({"core.data", "core.logit_blocks", "core.speed"}, {"numpy", "torch"}),
+    "absld_search/core/logit_bank.py": ({"core.data", "core.logit_blocks"}, {"numpy", "torch"}),
     "absld_search/core/methods/": (
         {"words", "core.attacks", "core.losses", "core.data", "core.logit_bank", "core.methods."},
         {"torch"},

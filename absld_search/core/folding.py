@@ -9,7 +9,7 @@ move.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -91,17 +91,11 @@ class Folded:
         for module in self.network.modules():
             if dtype is not None and isinstance(module, (*CONVOLUTIONS, nn.Linear)):
                 module.to(dtype)  # once, where autocast would cast the weights in every pass
-        self.call = self._call(dtype, compile_for, speed.of(model).parts)
+        self.call = speed.compiled(self.network, compile_for) if compile_for else self.network._call_impl
         mine = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
         self.weights = [mine.pop(f"{conv}.weight") for conv, _ in found]
         self.biases = [mine.pop(f"{conv}.bias") for conv, _ in found]
         self.rest = {name: tensor for name, tensor in mine.items() if tensor.is_floating_point()}
-
-    def _call(self, dtype: torch.dtype | None, compile_for: int, parts: bool) -> Callable[[Tensor], Tensor]:
-        """Parts are for float32: in bfloat16 a whole batch was faster than its parts."""
-        if compile_for:
-            return speed.compiled(self.network, compile_for)
-        return speed.in_parts(self.network._call_impl) if parts and dtype is None else self.network._call_impl
 
     @torch.no_grad()
     def refresh(self, model: nn.Module) -> None:

@@ -28,12 +28,11 @@ class Speed:
     fold: bool = True  # batch norm inside the convolutions while it is frozen: attacks and evaluations
     channels_last: bool = True  # images and weights with their channels side by side in memory
     closed_form: bool = True  # an attack starts backward from the objective's known gradient at the logits
-    parts: bool = True  # a CPU computes a frozen network on as many images at a time as its cache holds
     compile_for: int = 0  # batch size for which networks are compiled; 0: never. Other sizes run as they are
     graphs: bool = False  # CUDA only, and unmeasured: whole steps are replayed as one graph
 
 
-PART = 2**14  # pixels of the images that a CPU is given at a time: 16 of 32 x 32, 256 of 8 x 8
+EXACT = ("fold", "channels_last", "closed_form")
 _CHOSEN: WeakKeyDictionary[nn.Module, Speed] = WeakKeyDictionary()
 
 
@@ -60,21 +59,6 @@ def standing_in(model: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         model._compiled_call_impl = before
-
-
-def at_a_time(height: int, width: int) -> int:
-    """How many images of that size a CPU is given at a time: their activations then stay in its cache."""
-    return max(1, PART // (height * width))
-
-
-def in_parts(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same function of images (B, C, H, W) that do not touch each other, a part of them at a time on a CPU."""
-
-    def parts(x: Tensor) -> Tensor:
-        size = at_a_time(*x.shape[2:]) if x.ndim == 4 and x.device.type == "cpu" else len(x)
-        return call(x) if len(x) <= size else torch.cat([call(part) for part in x.split(size)])
-
-    return parts
 
 
 def compiled(model: nn.Module, batch_size: int) -> Callable[[Tensor], Tensor]:

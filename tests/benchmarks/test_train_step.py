@@ -38,7 +38,7 @@ class Calls(TorchDispatchMode):
 
 
 def small_images(size: int) -> Batch:
-    """8x8: a CPU takes a batch of these as a whole, as a GPU takes any."""
+    """8x8: what is called does not depend on the size of an image."""
     x = torch.rand(size, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     y = torch.arange(size) % 10
     return Batch(x, y, torch.arange(size), torch.zeros_like(y))
@@ -64,9 +64,8 @@ def test_no_step_waits_and_calls_are_at_most_45_percent() -> None:
 
 
 def test_every_exact_switch_is_exact_in_a_whole_step() -> None:
-    found = gate("resnet-8-16", batch_size=18)  # a part of 16 and one of 2
-    switches = {"folded batch norm", "folded, in parts", "channels_last", "closed-form gradient"}
-    assert {each.switch for each in found} >= switches
+    found = gate("resnet-8-16", batch_size=4)
+    assert {each.switch for each in found} >= {"folded batch norm", "channels_last", "closed-form gradient"}
     for each in found:
         assert max(each.gradient, each.loss, each.buffers) <= 1e-12, each
 

@@ -149,7 +149,7 @@ def test_known_gradients_at_the_logits_are_autograds(objective: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_switches_change_rounding_and_nothing_else(name: str) -> None:
     """A whole step of every method with all of the exact switches and with none, in double precision."""
-    none = Speed(fold=False, channels_last=False, closed_form=False, parts=False)
+    none = Speed(fold=False, channels_last=False, closed_form=False)
     losses = []
     for how in (Speed(), none):
         student = network(seed=1).double()
@@ -204,20 +204,3 @@ def test_a_structure_is_followed_once_and_a_plain_attribute_makes_another() -> N
     assert folding.pairs(Forked("a")) is folding.pairs(Forked("a")) and folding.pairs(Forked("a")) is not folding.pairs(
         Forked("b")
     )
-
-
-def test_a_batch_in_parts_is_the_batch() -> None:
-    """Logits and gradient of 24 images of 32 x 32, of which a CPU is given 16 at a time, and of 7."""
-    asked: list[int] = []
-
-    def call(x: torch.Tensor) -> torch.Tensor:
-        asked.append(len(x))
-        return x.double().flatten(1).pow(2).cumsum(1)[:, :3]
-
-    for count, parts in ((24, [16, 8]), (7, [7])):
-        x = torch.rand(count, 3, 32, 32, requires_grad=True)
-        whole, found = call(x), speed.in_parts(call)(x)
-        assert asked == [count, *parts] and torch.equal(whole, found)
-        (wanted,) = torch.autograd.grad(whole.sum(), x, retain_graph=True)
-        assert torch.equal(torch.autograd.grad(found.sum(), x)[0], wanted)
-        asked.clear()
