@@ -42,6 +42,7 @@ class Queue:
         self.halving = {arm.name: Halving(plan, arm, ledger) for arm in plan.arms}
         self.costs = costs.Costs(plan, ledger)
         self.running: set[str] = set()
+        self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.paused = ""  # why nothing more is handed out
         self._recover()
@@ -65,7 +66,10 @@ class Queue:
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
+        if self.idle and self.running:
+            return None  # Tune asks again and again, and each look reads every trial there is
         row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
+        self.idle = row is None
         if row is not None:
             self.running.add(row["training"])
         return row
@@ -88,7 +92,7 @@ class Queue:
             metrics, reason = None, f"nonfinite:metric-{bad[0]}@{facts.get('epochs', 0)}"
         state = FAILED if metrics is None else COMPLETE
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
-        self.running.discard(training)
+        self._left(training)
         (row,) = self.ledger.trainings(training=training)
         if row["stage"] == CONFIRM:
             return []
@@ -102,8 +106,12 @@ class Queue:
     def put_back(self, training: str, reason: str) -> Row:
         """What was under way waits again and loses nothing: it goes on from its checkpoint."""
         self.ledger.finish_training(training, state=WAITING, reason=reason)
-        self.running.discard(training)
+        self._left(training)
         return self.ledger.trainings(training=training)[0]
+
+    def _left(self, training: str) -> None:
+        self.running.discard(training)
+        self.idle = False
 
     def machine_failed(self, training: str, reason: str) -> Row:
         """The machine, not the configuration, ended a training: it is tried again, so often in this start, then in

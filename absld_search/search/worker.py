@@ -57,7 +57,8 @@ def train(
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
     except Exception as error:
         return {**_blamed(error), "notes": notes, "epochs": 0}
-    return {"final": metrics, "epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
+    took = {"epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
+    return {"final": metrics, **took, "notes": notes}  # those that no epoch's report has carried
 
 
 def _blamed(error: Exception) -> dict[str, str]:

@@ -397,3 +397,21 @@ def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None
 def test_nothing_answers_at_the_address(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--address 127.0.0.1:1: nothing answers there"):
         check(plan(tmp_path, address="127.0.0.1:1"))
+
+
+def test_who_asks_again_while_nothing_has_ended_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune asks many times a second while the last trainings run; a look reads every trial of the study."""
+    queue = open_queue(plan(tmp_path, trials=2, seeds=1))
+    taken = []
+    while row := queue.take():
+        taken.append(row)
+    looks: list[int] = []
+    ready = queue.ready
+    monkeypatch.setattr(queue, "ready", lambda: bool(looks.append(1)) or ready())
+    assert queue.take() is None and not looks and not queue.finished()
+    queue.put_back(taken[0]["training"], "the machine is gone")
+    again = queue.take()
+    assert again is not None and again["training"] == taken[0]["training"] and looks == [1]
+    for row in taken:
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    assert queue.take() is not None, "the arms' choices are to be confirmed"
