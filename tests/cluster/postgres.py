@@ -6,6 +6,7 @@ its own process id. PostgreSQL refuses to run as root; then it runs as the user 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import secrets
@@ -35,6 +36,8 @@ def why_not() -> str:
     """Why no server can be started here; empty where one can."""
     if binaries() is None:
         return "no PostgreSQL server is installed (Debian: apt install postgresql)"
+    if importlib.util.find_spec("psycopg") is None:
+        return "psycopg is not installed (the extra `cluster`)"
     if os.geteuid() == 0 and not _user():
         return "PostgreSQL does not run as root, and there is no user postgres"
     return ""
