@@ -29,6 +29,9 @@ export RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0
 
 ray() { "$PYTHON" -c 'from ray.scripts.scripts import main; main()' "$@"; }
 
+driver= asked= stopped=
+trap 'asked=1 stopped=1; [[ -z $driver ]] || kill -TERM "$driver" 2>/dev/null || true' TERM INT
+
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts[0]}
 ip=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1; exit}')
@@ -55,15 +58,17 @@ while [[ $(joined) != "${#hosts[@]}" ]] && ((waited < PATIENCE)); do
   ((waited += 2))
 done
 
-"$PYTHON" -m absld_search.run "$@" --address "$address" &
-driver=$!
-trap 'kill -TERM "$driver" 2>/dev/null || true' TERM INT # a clean stop: everything is saved, exit code 75
-code=0
-wait "$driver" || code=$?
-while kill -0 "$driver" 2>/dev/null; do # the signal ended the wait, not the driver
-  code=0
-  wait "$driver" || code=$?
-done
+code=75
+if [[ -z $stopped ]]; then # else the time was up before all nodes had joined
+  "$PYTHON" -m absld_search.run "$@" --address "$address" &
+  driver=$!
+  asked=1
+  while [[ -n $asked ]]; do # a signal ends the wait, not the driver, which saves everything and ends with 75
+    asked= found=0
+    wait "$driver" || found=$?
+    ((found == 127)) || code=$found
+  done
+fi
 trap - TERM INT
 
 if ((code == 75)) && ((${SLURM_RESTART_COUNT:-0} < MOST_RESTARTS)); then

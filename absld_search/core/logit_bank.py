@@ -28,8 +28,14 @@ from absld_search.core.logit_blocks import Block, Place
 
 CHUNK = {"cpu": 64, "cuda": 512}  # images that the teacher is asked about at a time, or fewer large ones
 CACHED = 2**14  # pixels that a CPU is given at a time: 16 images of 32 x 32, whose activations stay in its cache
-SHARE = 16  # such chunks that one process fills before another may take over
+SHARE = 16  # times as many are filled by one process before another may take over
 log = logging.getLogger(__name__)
+
+
+def chunk(split: Split) -> int:
+    """How many images of `split` a teacher is asked about at a time; blocks made otherwise may have other bits."""
+    device, (_, *sides) = split.labels.device.type, split.image_shape
+    return min(CHUNK[device], max(1, CACHED // math.prod(sides))) if device == "cpu" else CHUNK[device]
 
 
 class NonFiniteTeacher(ArithmeticError):
@@ -83,9 +89,7 @@ class LogitBank(Network):
         super().__init__(model, name)
         assert split.num_views > 0, "views that cannot be numbered cannot be looked up"
         self.split, self.stream, self.folder = split, stream, folder
-        device, (_, *sides) = split.labels.device.type, split.image_shape
-        self.most = CHUNK[device]
-        self.chunk = min(self.most, max(1, CACHED // math.prod(sides))) if device == "cpu" else self.most
+        self.most, self.chunk = CHUNK[split.labels.device.type], chunk(split)
         self.epoch, self._opened = 1, -1
         self._others: dict[Path, Block] = {}
 
@@ -193,9 +197,9 @@ class LogitBank(Network):
     def _ask(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """(n, C) from the network itself, in chunks of one size, the last one filled up with its last image."""
         found = []
-        for chunk in torch.from_numpy(rows).to(self.split.labels.device).split(self.chunk):
-            whole = torch.cat([chunk, chunk[-1:].expand(self.chunk - len(chunk))])
-            found.append(self(self.split.seen(whole, epoch, self.stream).x)[: len(chunk)].float())
+        for part in torch.from_numpy(rows).to(self.split.labels.device).split(self.chunk):
+            whole = torch.cat([part, part[-1:].expand(self.chunk - len(part))])
+            found.append(self(self.split.seen(whole, epoch, self.stream).x)[: len(part)].float())
         logits = torch.cat(found)
         if not logits.isfinite().all():
             raise NonFiniteTeacher(f"nonfinite:teacher-{self.name}@{epoch}")

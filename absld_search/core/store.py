@@ -48,7 +48,7 @@ class Store:
         """Make `name` in the store what `folder` is. Raises: OSError."""
         there, here = self._files(name), _own(folder)
         changed = [path for path in here if there.get(path.name) != path.stat().st_size]
-        for path in sorted(changed, key=lambda path: (path.name == LAST, path.name)):
+        for path in sorted(changed, key=_order):
             self._write(f"{self.root}/{name}/{path.name}", path.read_bytes())
         for gone in there.keys() - {path.name for path in here}:
             self.fs.delete_file(f"{self.root}/{name}/{gone}")
@@ -80,6 +80,11 @@ class Store:
         with self.fs.open_output_stream(temporary) as stream:
             stream.write(content)
         self.fs.move(temporary, path)
+
+
+def _order(path: Path) -> tuple[bool, bool, str]:
+    """The log before the checkpoint that has come as far, as a training writes them, and the result after all."""
+    return path.name == LAST, path.suffix == ".pt", path.name
 
 
 def _own(folder: Path) -> list[Path]:

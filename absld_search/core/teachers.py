@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from absld_search.core import data, models, robustbench_zoo, teacher_files
 from absld_search.core.data import Split
 from absld_search.core.files import Folders, cache_folder, sha256, sha256_of, write_atomic
-from absld_search.core.logit_bank import LogitBank, Network
+from absld_search.core.logit_bank import CHUNK, LogitBank, Network, chunk
 from absld_search.words import UsageError
 from absld_search.workloads import FileTeacher, RobustBenchTeacher, TeacherSpec, Workload, teacher_spec
 
@@ -167,6 +167,8 @@ def bank_folder(setting: Workload, name: str, file: TeacherFile, split: Split, f
         "views": asdict(split.how),
         "device": split.labels.device.type,
     }
+    if (size := chunk(split)) != CHUNK[split.labels.device.type]:
+        asked["chunk"] = size
     mark = sha256(json.dumps(asked, sort_keys=True).encode())[:12]
     return cache_folder() / "logits" / f"{setting.name}-{name.replace(':', '-')}-{mark}"
 

@@ -67,9 +67,13 @@ def _check_numbers(plan: Plan) -> None:
 
 def _check_processes(plan: Plan) -> None:
     """A training in several processes gives the numbers of one; what could not is refused."""
-    count = resources.processes(plan.request)
+    count, gpus = resources.processes(plan.request), plan.request.gpus_per_trial
+    if max(count, gpus) > 1 and gpus not in (0, count):
+        raise UsageError(f"--processes-per-trial {count}: with --gpus-per-trial {gpus:g} every process needs one GPU.")
     if count == 1:
         return
+    if plan.request.store:
+        raise UsageError("--store: the processes of one training meet in --out, which all machines must then share.")
     from absld_search.core import distributed
 
     for arm in plan.arms:

@@ -54,18 +54,29 @@ class Sending:
 class Fetching:
     """An observer of the driver: what a training left in the store is in the study's folder before anybody reads it."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.uri = plan, plan.request.store
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan, self.uri, self.say = plan, plan.request.store, say
 
     def training_done(self, training: Row) -> None:
+        """Where the store is away it is asked again at the end."""
+        try:
+            self.fetch(training)
+        except OSError as error:
+            self.say(f"training {training['training']}: not fetched yet, the store is away ({error})")
+
+    def fetch(self, training: Row) -> None:
+        """Raises: OSError."""
         folder = self.plan.folder / "trainings" / training["training"]
         if self.uri and training["state"] == COMPLETE and read_result(folder) is None:
             Store(self.uri).pull(f"{place(self.plan)}/{folder.name}", folder)
 
     def publish(self, *folders: str) -> None:
         """Send what the driver has made: tables and report."""
-        for name in folders if self.uri else ():
-            Store(self.uri).push(self.plan.folder / name, f"{self.plan.request.study}/{name}")
+        try:
+            for name in folders if self.uri else ():
+                Store(self.uri).push(self.plan.folder / name, f"{self.plan.request.study}/{name}")
+        except OSError as error:
+            self.say(f"tables and report are not in the store, which is away ({error})")
 
     def started(self, training: Row) -> None: ...
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...

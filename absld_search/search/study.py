@@ -53,7 +53,7 @@ class Study:
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
-        self.fetching = Fetching(plan)
+        self.fetching = Fetching(plan, self.progress.say)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -67,18 +67,28 @@ class Study:
             if not cluster.is_joined(self.plan.request):
                 self._teachers()
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
-                if cluster.is_joined(self.plan.request):
-                    self._machines()
                 self._tune()
             self.tabling.close()
         self._still_ours()
         self.ledger.requeue()  # what was stopped runs no more
+        if not self._all_here():
+            return INTERRUPTED
         self.write()
         self.mirroring.catch_up()
         states = {row["state"] for row in self.ledger.trainings()}
         if states & {WAITING, RUNNING}:
             return INTERRUPTED
         return FAILED_SOME if FAILED in states else DONE
+
+    def _all_here(self) -> bool:
+        """Whether every finished training could be fetched from the store, if there is one."""
+        try:
+            for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
+                self.fetching.fetch(row)
+        except OSError as error:
+            self.progress.say(f"the store is away ({error}): run the same command again when it is back")
+            return False
+        return True
 
     def _still_ours(self) -> None:
         """Raises: LeaseLost."""
@@ -164,7 +174,11 @@ class Study:
     def _tune(self) -> None:
         """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
         try:
+            if cluster.is_joined(self.plan.request):
+                self._machines()
             self._fit()
+        except UsageError as error:  # of another machine too, which Ray dresses up
+            raise UsageError(str(getattr(error, "cause", error))) from None
         except (ray.exceptions.RayError, ray.tune.TuneError, ConnectionError) as error:
             if why_stopped(error):
                 raise

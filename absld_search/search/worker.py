@@ -54,7 +54,7 @@ def train(
             report = Reports(notes, sending, report_seconds)
             metrics = rungs.run_rung(whole, budget, place, report, seconds, notes.append, group)
     except ArithmeticError as error:
-        return {"failed": str(error), "epochs": getattr(error, "epoch", 0)}
+        return {"failed": str(error), "epochs": getattr(error, "epoch", 0), "notes": notes}
     except Exception as error:
         return {**_blamed(error), "notes": notes, "epochs": 0}
     took = {"epochs": config.schedule.epochs, "seconds": time.monotonic() - began}

@@ -158,7 +158,7 @@ def test_nothing_here_loads_data_in_processes_of_its_own() -> None:
 
 
 def test_a_driver_of_thousands_hears_of_few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from absld_search.search import worker
+    from absld_search.search import wire, worker
 
     clock, heard, notes = [0.0], list[dict[str, Any]](), ["damaged"]
     monkeypatch.setattr(worker.tune, "report", heard.append)
@@ -168,8 +168,9 @@ def test_a_driver_of_thousands_hears_of_few_epochs(monkeypatch: pytest.MonkeyPat
         for epoch in range(1, 31):
             reports(epoch, {"robust_accuracy": epoch / 100})
             clock[0] += 10
-    assert [each["epoch"] for each in heard] == [1, 9, 17, 25]
-    assert [each.get("notes") for each in heard] == [["damaged"], None, None, None]
+    said = [wire.unpacked(each) for each in heard]
+    assert [each["epoch"] for each in said] == [1, 9, 17, 25]
+    assert [each["notes"] for each in said] == [["damaged"], [], [], []]
 
 
 def test_a_head_that_answers_no_more_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
