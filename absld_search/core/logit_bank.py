@@ -89,7 +89,7 @@ class LogitBank(Network):
         super().__init__(model, name)
         assert split.num_views > 0, "views that cannot be numbered cannot be looked up"
         self.split, self.stream, self.folder = split, stream, folder
-        self.most, self.chunk = CHUNK[split.labels.device.type], chunk(split)
+        self.chunk = chunk(split)
         self.epoch, self._opened = 1, -1
         self._others: dict[Path, Block] = {}
 
@@ -165,7 +165,8 @@ class LogitBank(Network):
         size = 2 * logit_blocks.bytes_of(len(place.keys), place.num_classes)  # once in shares, once whole
         try:
             if logit_blocks.room_for(self.folder, size):
-                return logit_blocks.filled(place, SHARE * self.most, lambda rows: self._computed(place, epoch, rows))
+                share = SHARE * CHUNK[self.split.labels.device.type]
+                return logit_blocks.filled(place, share, lambda rows: self._computed(place, epoch, rows))
             log.warning("the disk of %s is nearly full: the teacher's logits are kept in memory", self.folder)
         except OSError as error:
             log.warning("the teacher's logits are kept in memory: %s", error)
