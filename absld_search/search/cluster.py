@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from absld_search.search import resources
+from absld_search.search import processes, resources
 from absld_search.search.plan import Request
 from absld_search.words import UsageError
 
@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0
 def join(address: str, more: Mapping[str, Any]) -> None:
     """Start Ray on this machine ("local") or take part in the cluster at `address`. Raises: UsageError."""
     try:
-        with resources.one_thread_each():
+        with processes.told(resources.ONE_THREAD):  # this process, whose libraries are loaded, stays as it is
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(f"--address {address}: {error}") from None

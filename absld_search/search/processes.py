@@ -6,11 +6,26 @@ import os
 import signal
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARK = "ABSLD_DRIVER"  # a variable that everything a driver starts inherits; its value is the driver's token
 PROC = Path("/proc")
+
+
+@contextmanager
+def told(words: Mapping[str, str]) -> Iterator[None]:
+    """Processes started inside find `words` in their environment; afterwards this process's own is as it was."""
+    before = {name: os.environ.get(name) for name in words}
+    os.environ.update(words)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def host() -> str:

@@ -29,30 +29,30 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
     if ray.is_initialized():
         yield
         return
-    # Workers start in folders of their own, where a relative path would be another place.
-    os.environ["ABSLD_CACHE_DIR"] = str(cache_folder().absolute())
-    os.environ[processes.MARK] = token  # everything that Ray starts here can be found by it
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
     address = plan.request.address or "local"
-    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": resources.cores()}
-    joined: dict[str, Any] = {"runtime_env": {"env_vars": resources.ONE_THREAD}}  # its workers do not descend from us
-    more = own if address == "local" else joined
-    _listen(here_only=address == "local")
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        cluster.join(address, more)
-        # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-        stop.guards.append(_watched(address))
-        cluster.require(plan.request)
-        yield
-    finally:
-        stop.guards.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        ray.shutdown()
-        processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
-        del os.environ[processes.MARK]
+    with _told(token, here_only=address == "local"):
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            cluster.join(address, _more(address))
+            # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+            stop.guards.append(_watched(address))
+            cluster.require(plan.request)
+            yield
+        finally:
+            stop.guards.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            ray.shutdown()
+            processes.kill_marked(token)  # Ray's agents stay for a minute otherwise
+
+
+def _more(address: str) -> dict[str, Any]:
+    """Of a Ray of ours what it may use, of a cluster what its workers, which do not descend from us, are told."""
+    if address == "local":
+        return {"include_dashboard": False, "num_cpus": resources.cores()}
+    return {"runtime_env": {"env_vars": resources.ONE_THREAD}}
 
 
 def _watched(address: str) -> interruption.Guard:
@@ -92,13 +92,24 @@ class Head:
         return False
 
 
-def _listen(here_only: bool) -> None:
-    """Where Ray's servers listen: on Linux, without a word, on every network, also for a Ray that one machine uses.
+@contextmanager
+def _told(token: str, here_only: bool) -> Iterator[None]:
+    """What Ray and its workers read in the environment, for one session and not for the next one of this process.
 
-    The switch is the one by which Ray keeps to the loopback address on the systems that have no clusters; its helpers
-    read it from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
+    Without a word Ray's servers listen, on Linux, on every network, also for a Ray that one machine uses. The switch
+    is the one by which Ray keeps to the loopback address on the systems that have no clusters; its helpers read it
+    from the environment, this process has read it already. Not public: `tests/test_security.py` looks.
     """
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if here_only else "1"
-    if here_only:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # between the processes of a training
-    ray_constants.ENABLE_RAY_CLUSTER = not here_only
+    words = {
+        "ABSLD_CACHE_DIR": str(cache_folder().absolute()),  # workers start in folders of their own
+        processes.MARK: token,  # everything that Ray starts here can be found by it
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if here_only else "1",
+    }
+    if here_only:  # between the processes of a training
+        words["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, not here_only
+    try:
+        with processes.told(words):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

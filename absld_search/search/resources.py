@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from absld_search.search.plan import Request
@@ -77,17 +77,3 @@ def _on_gpus(gpus: float, share: float) -> float:
 def memory_fraction(gpus_per_trial: float) -> float | None:
     """The share of a GPU's memory that one training may take; None: all there is."""
     return GPU_SHARE_USED * gpus_per_trial if 0 < gpus_per_trial < 1 else None
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Processes started inside run one thread each; this process, whose libraries are loaded, stays as it is."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
