@@ -16,16 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from absld_search.core.files import replacing
 from absld_search.core.results import Tables, write_json
 from absld_search.words import UsageError
 from analysis import cells, choosing, figures, latex, loading, markdown, page, sheets
 from analysis.answer import Answer, answer
 from analysis.contents import contents
-from analysis.drawing import styled
 from analysis.terminal import table as table
+from analysis.writing import save, write_text
 
 FORMATS = ("html", "md", "latex", "csv")
 
@@ -51,16 +48,16 @@ def _write(tables: Tables, found: Answer, report: Path, papers: bool) -> dict[st
     }
     numbers = sheets.sheets(tables, found)
     write_json(report / "answer.json", as_json(found))
-    _write_text(report / "answer.md", texts["md"])
-    _write_text(report / "tables.tex", texts["latex"])
-    _write_text(report / "index.html", page.answer_page(found, sections, drawn))
-    _write_text(report / "front.html", page.front_page(tables, drawn["pareto_front"]))
+    write_text(report / "answer.md", texts["md"])
+    write_text(report / "tables.tex", texts["latex"])
+    write_text(report / "index.html", page.answer_page(found, sections, drawn))
+    write_text(report / "front.html", page.front_page(tables, drawn["pareto_front"]))
     for name, text in numbers.items():
-        _write_text(report / "csv" / f"{name}.csv", text)
-    _save(drawn["pareto_front"], report / "front.png")
+        write_text(report / "csv" / f"{name}.csv", text)
+    save(drawn["pareto_front"], report / "front.png")
     for name, figure in drawn.items() if papers else ():
-        _save(figure, report / "figures" / f"{name}.png")
-        _save(figure, report / "figures" / f"{name}.pdf")
+        save(figure, report / "figures" / f"{name}.png")
+        save(figure, report / "figures" / f"{name}.pdf")
     return texts | {"csv": numbers["arms"]}
 
 
@@ -103,18 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=FORMATS, default="html", help="what is printed (all are written)")
     parser.add_argument("--to", type=Path, metavar="DIR", help="where to write [default: report/ in the first study]")
     return parser
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Without the date: the same study gives the same file.
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-    with styled(), replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -179,7 +179,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/search/sending.py": ({"core.results", "core.store", "search.ledger", "search.plan"}, set()),
     "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
-    "absld_search/search/cluster.py": ({"words", "search.plan", "search.resources"}, {"ray"}),
+    "absld_search/search/cluster.py": ({"words", "search.plan", "search.processes", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
         {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
         | {"search.resources", "search.followers", "search.sending", "search.wire"},
