@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test cluster-test lint docs ui smoke bench bench-full clean
+.PHONY: run test cluster-test lint docs results ui smoke bench bench-full clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m absld_search.run ablation_dual_temps $(ARGS)
@@ -29,6 +29,10 @@ lint: $(VENV)/installed
 # The pages of docs/ as a site, in site/; a warning is an error.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The pages of docs/results and their index again, from the tables of kept studies.
+results: $(VENV)/installed
+	$(BIN)/python -m analysis.publish
 
 ui: $(VENV)/installed
 	$(BIN)/python -m absld_search.ui $(ARGS)

@@ -18,24 +18,22 @@ from analysis.answer import Answer, Comparison, answer
 from analysis.contents import contents
 from analysis.keeping import keep
 from analysis.markdown import plain_markdown
-from analysis.writing import save, write_text
+from analysis.writing import filled, save, write_text
 
 RESULTS = Path("docs") / "results"
 PICTURES = ("pareto_front", "class_bars")
 HEADING = ["question", "answer", "worst class, points", "n", "workload", "command", "date", "revision"]
 SHOWN = 3  # differences in one line of the index
-ABOUT = """\
-One line for each question that was asked. Worst class: difference to the first arm on test, under the strongest attack
-that all confirm trainings have, with its 95 % interval over seeds (the exact sign-flip test turned around); better and
-worse: decided at a Holm p below 0.05. n: confirm seeds, and test images of the worst class. Every number comes from the
-tables in `docs/results/data` by `make results`; what an answer does not say stands at the end of its page."""
+QUESTIONS = "questions"  # the place of the table in the index, whose other words are a person's
+BARE = f"# Results\n\n<!-- {QUESTIONS} -->\n<!-- /{QUESTIONS} -->\n"
 
 
 def publish(results: Path) -> list[str]:
     """Write a page for each kept study and the index; the names of the studies. Raises: UsageError."""
     folders = sorted(path.parent for path in (results / "data").glob("*/study.json"))
     lines = [page(folder, results) for folder in folders]
-    write_text(results / "index.md", index(lines))
+    file = results / "index.md"
+    write_text(file, index(file.read_text(encoding="utf-8") if file.is_file() else BARE, lines))
     return [folder.name for folder in folders]
 
 
@@ -129,10 +127,10 @@ def _worst(found: Answer) -> list[Comparison]:
     return [each for each in found.comparisons if each.measure == name]
 
 
-def index(lines: Sequence[Sequence[str]]) -> str:
-    """The page of all questions."""
+def index(page: str, lines: Sequence[Sequence[str]]) -> str:
+    """The page of all questions with its table."""
     rows = "\n".join("| " + " | ".join(row) + " |" for row in [HEADING, ["---"] * len(HEADING), *lines])
-    return f"# Results\n\n{ABOUT}\n\n{rows}\n"
+    return filled(page, QUESTIONS, f"\n{rows}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

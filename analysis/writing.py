@@ -1,5 +1,6 @@
 """Files of a report: whole or not at all, and the same for the same study."""
 
+import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,3 +20,11 @@ def write_text(path: Path, text: str) -> None:
     """A text in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """The page with `text` between `<!-- NAME -->` and `<!-- /NAME -->`. Raises: ValueError where it has no place."""
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not place.search(page):
+        raise ValueError(f"the page has no place for {name}: <!-- {name} --> ... <!-- /{name} -->")
+    return place.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)

@@ -8,11 +8,11 @@ A table stands in the page between `<!-- NAME -->` and `<!-- /NAME -->`; everyth
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.writing import filled
 from benchmarks import timing
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -31,14 +31,6 @@ def write(out: Path, name: str, found: Row) -> None:
     timing.write(out, name, found)
     if out.resolve() == RESULTS.resolve() and PAGE.exists():
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), name, TABLES[name](found)), encoding="utf-8")
-
-
-def filled(page: str, name: str, text: str) -> str:
-    """The page with the table NAME in its place. Raises: ValueError where it has none."""
-    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not place.search(page):
-        raise ValueError(f"the page has no place for {name}: <!-- {name} --> ... <!-- /{name} -->")
-    return place.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page)
 
 
 def replay(found: Row) -> str:

@@ -46,6 +46,10 @@ TESTED: dict[str, list[str]] = {
     "make run": [MAKE, WHOLE],
     "make test": [MAKE],
     "make lint": [MAKE],
+    "make results": [MAKE, "tests/analysis/test_publish.py::test_the_pages_say_what_the_kept_tables_say"],
+    "python -m analysis.publish STUDY_FOLDER": [
+        "tests/analysis/test_publish.py::test_a_page_is_made_again_from_what_is_kept_alone"
+    ],
     "make ui": [MAKE, "tests/test_ui.py::test_it_listens_on_loopback_only_and_leaves_no_process"],
     "python -m absld_search.run --list": ["tests/test_run.py::test_list_imports_neither_torch_nor_ray"],
     "python -m absld_search.run --list-workloads": [
@@ -275,7 +279,7 @@ def test_commands_on_a_study_answer(module: str, study: Path, tmp_path: Path, mo
 
 CALLED = {
     "run": "-m absld_search.run ablation_dual_temps", "ui": "-m absld_search.ui", "test": "-m pytest",
-    "lint": "ruff check", "docs": "mkdocs build --strict",
+    "lint": "ruff check", "docs": "mkdocs build --strict", "results": "-m analysis.publish",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from absld_search.search.scheduler import STOPPING
+from analysis.writing import filled
 from benchmarks import replay, search_page
 from benchmarks.replay_record import configurations, resolved
 from benchmarks.replay_table import Records
@@ -49,10 +50,10 @@ def test_epochs_are_counted_until_the_share_is_covered(records: Records) -> None
 
 def test_a_table_takes_its_place_and_no_other() -> None:
     page = "a\n<!-- replay -->\nold\n<!-- /replay -->\nb\n<!-- queue -->\n<!-- /queue -->\n"
-    found = search_page.filled(page, "replay", "new")
-    assert found == page.replace("old", "new") and search_page.filled(found, "replay", "new") == found
+    found = filled(page, "replay", "new")
+    assert found == page.replace("old", "new") and filled(found, "replay", "new") == found
     with pytest.raises(ValueError, match="no place for racing"):
-        search_page.filled(page, "racing", "x")
+        filled(page, "racing", "x")
 
 
 def test_the_page_says_what_the_results_say() -> None:
@@ -60,4 +61,4 @@ def test_the_page_says_what_the_results_say() -> None:
     kept = {name: search_page.read(search_page.RESULTS, name) for name in search_page.TABLES}
     assert any(kept.values())
     for name, found in kept.items():
-        assert not found or search_page.filled(page, name, search_page.TABLES[name](found)) == page, name
+        assert not found or filled(page, name, search_page.TABLES[name](found)) == page, name
