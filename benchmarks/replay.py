@@ -32,6 +32,7 @@ from typing import Any
 import click
 import numpy as np
 import optuna
+from scipy.stats import spearmanr
 
 from absld_search.search import samplers, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
@@ -179,6 +180,17 @@ def _seen(records: Records, how: str) -> Records:
     return records
 
 
+def ranks(records: Records) -> dict[str, list[float]]:
+    """Objective -> Spearman of each rung, one seed, with the whole training as a mean of all seeds; mean over seeds."""
+    return {
+        objective: [
+            float(np.mean([spearmanr(seen, records.truth[:, k]).statistic for seen in records.values[:, :, rung, k].T]))
+            for rung in range(len(records.epochs))
+        ]
+        for k, objective in enumerate(OBJECTIVES)
+    }
+
+
 def summary(needed: dict[str, list[int]]) -> list[Row]:
     """A row for each combination: median, its interval, how often, and what it is of random's and of the stock's."""
     rows = []
@@ -212,7 +224,7 @@ def main(table: Path, workload: str, repetitions: int, gp: int, only: str, out: 
         needed[name] = [epochs_needed(records, replay(records, seed)) for seed in range(count)]
         needed = {each: needed[each] for each in every if each in needed}
         rows = summary(needed)
-        search_page.write(out, "replay", {**facts, "rows": rows, "needed": needed})
+        search_page.write(out, "replay", {**facts, "ranks": ranks(records), "rows": rows, "needed": needed})
         click.echo(search_page.line(next(row for row in rows if row["combination"] == name)))
 
 

@@ -40,6 +40,8 @@ def replay(found: Row) -> str:
         f"{', '.join(map(str, found['rungs']))} epochs; all of them whole: {found['all_trained']} epochs. Medians with "
         "95 % bootstrap intervals."
     )
+    ranked = [f"{name} {', '.join(f'{each:.2f}' for each in found['ranks'][name])}" for name in found["ranks"]]
+    about += f" Rank correlation of a rung, one seed, with the mean of the whole trainings: {'; '.join(ranked)}."
     head = ["combination", "epochs to 95 %", "of random, none", "of Ray's pair", "n"]
     return f"{about}\n\n{_table(head, [_cells(row) for row in found['rows']])}"
 
