@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -21,7 +23,8 @@ LOOK_SECONDS = 1.0
 def join(address: str, more: Mapping[str, Any]) -> None:
     """Start Ray on this machine ("local") or take part in the cluster at `address`. Raises: UsageError."""
     try:
-        with processes.told(resources.ONE_THREAD):  # this process, whose libraries are loaded, stays as it is
+        # This process, whose libraries are loaded, stays as it is.
+        with _own_sigterm(), processes.told(resources.ONE_THREAD):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(f"--address {address}: {error}") from None
@@ -29,6 +32,19 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         if "AF_UNIX" not in str(error):
             raise
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray ends a process that is sent SIGTERM with exit code 15; it stays the interruption that it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # by Ray's handler
+        raise KeyboardInterrupt from None
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)
 
 
 def is_joined(request: Request) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,28 @@ from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
 
 ROOT = Path(__file__).parents[2]
+TERMINATED = """
+import os, signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from absld_search import endings
+from absld_search.search import cluster
+from absld_search.search.interruption import Interruption
+from absld_search.search.ray_session import ray_session
+from tests.search.requests import plan
+
+def terminate(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+cluster.time = SimpleNamespace(monotonic=time.monotonic, sleep=terminate)  # it sleeps while it waits for machines
+made = plan(Path(sys.argv[1]), **({} if sys.argv[2] == "prepare" else {"cpus_per_trial": 4096, "wait_for_nodes": 600}))
+with endings.said():
+    if sys.argv[2] == "look":
+        cluster.look(made.request)
+    with Interruption(lambda: None) as stop, ray_session(made, "a-test", stop):
+        terminate(0)
+"""
 
 
 def threads_there() -> dict[str, Any]:
@@ -55,6 +79,14 @@ def test_every_worker_runs_one_thread_whatever_the_environment_says(
     assert changed <= {"RAY_AUTH_MODE", "PYTHONBREAKPOINT"}, (
         "Ray's own; a later Ray of this process is told none of ours"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["look", "wait", "prepare"])
+def test_a_sigterm_before_tune_listens_is_an_interruption(tmp_path: Path, where: str) -> None:
+    words = [sys.executable, "-c", TERMINATED, str(tmp_path), where]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 75 and "interrupted: run the same command again" in found.stderr, found
 
 
 AT_A_TIME = [
