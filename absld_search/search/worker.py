@@ -17,7 +17,7 @@ from absld_search.core.trial import TrialConfig
 from absld_search.search import wire
 from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
-from absld_search.search.sending import Sending
+from absld_search.search.sending import Away, Sending
 from absld_search.words import UsageError
 
 SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
@@ -39,7 +39,8 @@ def train(
 ) -> dict[str, Any]:
     """Run the training in `job`, a branch from its trunk; its last report carries `final` (metrics) or `failed` (why).
 
-    A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
+    A failure is reported, not raised; what the machine did (`lost`, a dead worker) is tried again, and where none would
+    fare better (`paused`: a full disk, a store that is away) nothing more is begun.
     At most one epoch in `report_seconds` is reported, for a driver has thousands of trainings to listen to.
     `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
     `rest_seconds`: how long the place of a lost training stays taken; a broken machine, which loses each within
@@ -70,12 +71,14 @@ def train(
 
 
 def _blamed(error: Exception) -> dict[str, str]:
-    """Whose fault it is: a full disk's, the machine's, or the configuration's, which would repeat itself.
+    """Whose fault it is: everybody's, the machine's, or the configuration's, which would repeat itself.
 
     Words were checked before they were queued, so what a worker refuses is what lies on its machine.
     """
     if is_full(error):
-        return {"full": f"the disk is full ({error})"}
+        return {"paused": f"the disk is full ({error})"}
+    if isinstance(error, Away):
+        return {"paused": str(error)}
     if why := memory.reason(error):
         return {"failed": why}
     said = str(error)

@@ -10,25 +10,29 @@ from typing import Any
 import pytest
 import torch
 
-from absld_search.search import worker
+from absld_search.search import sending, wire, worker
+from absld_search.search.ledger import WAITING
+from absld_search.search.searcher import LedgerSearcher
 from absld_search.words import UsageError
+from benchmarks.scaling import Silent
 from tests.search.requests import plan
 from tests.search.test_queue import open_queue
 
 
-def trained(out: Path, **words: Any) -> dict[str, Any]:
+def trained(out: Path, store: tuple[str, str] = ("", ""), **words: Any) -> dict[str, Any]:
     """What a worker reports of the first training of a study."""
     row = open_queue(plan(out, **words)).take()
     assert row is not None
     folders = {"data": str(out / "nothing"), "teachers": str(out / "nothing")}
-    return worker.train(row, str(out / "trainings"), folders, rest_seconds=300)
+    return worker.train(row, str(out / "trainings"), folders, store=store, rest_seconds=300)
 
 
 @pytest.fixture(autouse=True)
 def rested(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that workers have slept, or would have."""
     found: list[float] = []
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=time.monotonic, sleep=found.append))
+    for module in (worker, sending):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=found.append))
     return found
 
 
@@ -45,6 +49,18 @@ def test_a_machine_without_its_gpu_has_lost_the_training(tmp_path: Path, monkeyp
     monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))  # no teacher there: its training is the first to ask
     found = trained(tmp_path, device="cuda")
     assert "lost" in found and "failed" not in found, found
+
+
+def test_a_store_that_is_away_pauses_the_study_and_nobody_is_blamed(tmp_path: Path, rested: list[float]) -> None:
+    (tmp_path / "store").touch()  # nothing can be read or written below a file
+    found = trained(tmp_path, store=(f"file://{tmp_path}/store", "study/trainings"))
+    assert "the store is away" in found["paused"] and set(found) == {"paused", "notes", "epochs"}
+    queue = open_queue(plan(tmp_path))
+    searcher = LedgerSearcher(queue, Silent(), print)
+    searcher.suggest("0")
+    searcher.on_trial_complete("0", wire.packed(**found))
+    assert [(row["state"], row["losses"]) for row in queue.ledger.trainings()] == [(WAITING, 0)]
+    assert queue.paused == found["paused"] and searcher.suggest("1") == LedgerSearcher.FINISHED
 
 
 BLAMED = [
