@@ -74,11 +74,20 @@ def look(request: Request) -> None:
 def require(request: Request) -> None:
     """Ray would wait for ever, in silence, for machines that nobody has. Raises: UsageError saying what was seen.
 
-    A cluster that grows when it is asked to gets `--wait-for-nodes` seconds, and is asked.
+    A cluster that grows when it is asked to gets `--wait-for-nodes` seconds, and is asked. What was asked is withdrawn
+    at the end: machines would be kept for ever. Trainings that wait for a place hold them from then on.
     """
+    if not request.wait_for_nodes or not refusal(request, nodes()):
+        return _wait(request)
+    request_resources(bundles=resources.bundles(request))
+    try:
+        _wait(request)
+    finally:
+        request_resources(bundles=[])
+
+
+def _wait(request: Request) -> None:
     until = time.monotonic() + request.wait_for_nodes
-    if request.wait_for_nodes and refusal(request, nodes()):
-        request_resources(bundles=resources.bundles(request))
     while reason := refusal(request, nodes()):
         if time.monotonic() >= until:
             raise UsageError(reason)

@@ -16,7 +16,7 @@ import ray
 from click.testing import CliRunner
 
 from absld_search import run
-from absld_search.search import cluster, resources
+from absld_search.search import cluster, preflight, resources
 from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
@@ -141,10 +141,14 @@ def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0)
     monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(bundles))
     cluster.require(request(tmp_path, gpus_per_trial=1, wait_for_nodes=600))
-    assert asked == [[{"CPU": 1.0, "GPU": 1.0}]] and next(looks, None) is None
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}], []] and next(looks, None) is None
     monkeypatch.setattr(cluster, "nodes", lambda: [BARE])
     with pytest.raises(UsageError, match="16 CPUs, 0 GPUs"):
         cluster.require(request(tmp_path, gpus_per_trial=1))
+    monkeypatch.setattr(cluster, "look", lambda request: pytest.fail("a dry run makes no cluster grow"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        preflight.check(plan(tmp_path, address=address, gpus_per_trial=1, wait_for_nodes=600), dry=True)
     growing = request(tmp_path, wait_for_nodes=600, max_concurrent=40)
     assert resources.at_a_time(growing, [BARE]) == 40
 
@@ -177,7 +181,7 @@ def test_the_workload_says_how_many_share_a_gpu(monkeypatch: pytest.MonkeyPatch,
 
     asked = []
     monkeypatch.setattr(preflight, "_gpus", lambda: 1)
-    monkeypatch.setattr(preflight, "check", lambda made: asked.append(made.request))
+    monkeypatch.setattr(preflight, "check", lambda made, **_: asked.append(made.request))
     for words in (["--device", "cuda"], ["--gpus-per-trial", "0.5"], []):
         CliRunner().invoke(run.main, ["absld", "--dry-run", "--out", str(tmp_path), *words])
     assert [(found.device, found.gpus_per_trial) for found in asked] == [("cuda", 0.125), ("cuda", 0.5), ("cpu", 0.0)]
