@@ -99,7 +99,7 @@ def _main(
     made = forking.forked(made) if fork_study else made
     if download:
         preflight.download(made)
-    preflight.check(made)
+    preflight.check(made, dry=dry_run or print_config)
     from absld_search.search import describe  # only now: a refusal should not wait for SciPy
 
     if print_config:

@@ -71,7 +71,9 @@ if [[ -z $stopped ]]; then # else the time was up before all nodes had joined
 fi
 trap - TERM INT
 
-if ((code == 75)) && ((${SLURM_RESTART_COUNT:-0} < MOST_RESTARTS)); then
+# A job that is cancelled gets SIGTERM too, and one that is preempted is requeued by Slurm: neither is RUNNING any more.
+state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || true
+if ((code == 75)) && ((${SLURM_RESTART_COUNT:-0} < MOST_RESTARTS)) && [[ $state == RUNNING ]]; then
   echo "interrupted: requeued to go on" >&2
   scontrol requeue "$SLURM_JOB_ID" # ends this script
 fi

@@ -177,11 +177,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         | {"core.data", "core.teachers", "core.files", "core.teacher_making"},
         {"ray"},
     ),
-    "absld_search/search/sending.py": ({"core.results", "core.store", "search.ledger", "search.plan"}, set()),
+    "absld_search/search/sending.py": ({"words", "core.results", "core.store", "search.ledger", "search.plan"}, set()),
     "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.processes", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
-        {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
+        {"words", "core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
         | {"search.resources", "search.followers", "search.sending", "search.wire"},
         {"ray", "torch"},
     ),

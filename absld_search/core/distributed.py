@@ -29,6 +29,7 @@ from absld_search.core.trainer import Trainer
 from absld_search.words import UsageError, require_known
 
 METHODS = ("absld", "rslad", "sat", "trades")  # whose loss is a mean over samples, and which draw like the batch
+MEETING = timedelta(minutes=10)  # for all to come; one that has not begun by then is not coming
 PATIENCE = timedelta(hours=6)  # one process evaluates while the others wait
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -50,11 +51,18 @@ def require(method: str, size: int) -> None:
 
 @contextmanager
 def joined(group: Group, device: str) -> Iterator[None]:
-    """Inside, this process is one of the group. NCCL between GPUs, gloo between CPUs."""
-    dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo", init_method=f"file://{group.meeting}",
-        rank=group.rank, world_size=group.size, timeout=PATIENCE,
-    )  # fmt: skip
+    """Inside, this process is one of the group. NCCL between GPUs, gloo between CPUs.
+
+    Raises: TimeoutError where one does not come.
+    """
+    store = dist.FileStore(str(group.meeting), group.size)
+    store.set(f"here-{group.rank}", "")
+    try:
+        store.wait([f"here-{rank}" for rank in range(group.size)], MEETING)
+    except RuntimeError as error:  # that is all that torch says
+        raise TimeoutError(f"a training's {group.size} processes have not met within {MEETING}") from error
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=PATIENCE)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ def replacing(path: Path, what: str = "file") -> Iterator[Path]:
     A kill at any moment leaves the old file or the new one, never a part. `what` names the injection points.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Threads may write one file too, and processes of two machines that have the same number.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp")
     try:
         faults.at(f"{what}.before_write")
         yield temporary

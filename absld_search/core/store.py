@@ -8,7 +8,6 @@ interrupted in is caught as a torn write is: checkpoints carry their hash, a res
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 
@@ -76,7 +75,7 @@ class Store:
             return
         parent, _, name = path.rpartition("/")
         self.fs.create_dir(parent, recursive=True)
-        temporary = f"{parent}/.{name}.{os.getpid()}.tmp"
+        temporary = f"{parent}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
         with self.fs.open_output_stream(temporary) as stream:
             stream.write(content)
         self.fs.move(temporary, path)

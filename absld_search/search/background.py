@@ -65,6 +65,12 @@ class Background:
             self.stopped = True
             self.changed.notify_all()
 
+    def end(self) -> None:
+        """The same, and wait for the task that runs just now."""
+        self.stop()
+        if self.thread is not None:
+            self.thread.join()
+
     def _hopeless(self) -> bool:
         silent = time.monotonic() - self.last_answer > PATIENCE
         return silent or self.row >= FAILURES or self.tasks.keys() <= self.errors.keys()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -21,7 +23,8 @@ LOOK_SECONDS = 1.0
 def join(address: str, more: Mapping[str, Any]) -> None:
     """Start Ray on this machine ("local") or take part in the cluster at `address`. Raises: UsageError."""
     try:
-        with processes.told(resources.ONE_THREAD):  # this process, whose libraries are loaded, stays as it is
+        # This process, whose libraries are loaded, stays as it is.
+        with _own_sigterm(), processes.told(resources.ONE_THREAD):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(f"--address {address}: {error}") from None
@@ -29,6 +32,19 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         if "AF_UNIX" not in str(error):
             raise
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray ends a process that is sent SIGTERM with exit code 15; it stays the interruption that it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # by Ray's handler
+        raise KeyboardInterrupt from None
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)
 
 
 def is_joined(request: Request) -> bool:
@@ -58,11 +74,20 @@ def look(request: Request) -> None:
 def require(request: Request) -> None:
     """Ray would wait for ever, in silence, for machines that nobody has. Raises: UsageError saying what was seen.
 
-    A cluster that grows when it is asked to gets `--wait-for-nodes` seconds, and is asked.
+    A cluster that grows when it is asked to gets `--wait-for-nodes` seconds, and is asked. What was asked is withdrawn
+    at the end: machines would be kept for ever. Trainings that wait for a place hold them from then on.
     """
+    if not request.wait_for_nodes or not refusal(request, nodes()):
+        return _wait(request)
+    request_resources(bundles=resources.bundles(request))
+    try:
+        _wait(request)
+    finally:
+        request_resources(bundles=[])
+
+
+def _wait(request: Request) -> None:
     until = time.monotonic() + request.wait_for_nodes
-    if request.wait_for_nodes and refusal(request, nodes()):
-        request_resources(bundles=resources.bundles(request))
     while reason := refusal(request, nodes()):
         if time.monotonic() >= until:
             raise UsageError(reason)

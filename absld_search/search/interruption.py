@@ -38,7 +38,7 @@ class Interruption:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self._handlers:  # a shell's background job is born with SIGINT ignored
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
         threading.Thread(target=self._watch, daemon=True, name="interruption").start()
         return self
 
@@ -79,7 +79,7 @@ class Interruption:
             _tell(STOPPING)
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
     """A SIGTERM outside Ray's own loop is a Ctrl-C."""
     raise KeyboardInterrupt
 

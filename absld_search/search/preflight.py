@@ -23,11 +23,11 @@ VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of ima
 ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and Ray's own
 
 
-def check(plan: Plan) -> None:
-    """Raises: UsageError for the first thing that stands in the way. Creates nothing."""
+def check(plan: Plan, dry: bool = False) -> None:
+    """Raises: UsageError for the first thing that stands in the way. Creates nothing; `dry`: no machine either."""
     _check_numbers(plan)
     _check_processes(plan)
-    _check_device(plan)
+    _check_device(plan, dry)
     _check_writable("--out", plan.folder)
     _check_own(plan)
     _check_writable("ABSLD_CACHE_DIR", cache_folder())
@@ -85,11 +85,11 @@ def _check_processes(plan: Plan) -> None:
             raise UsageError(f"--set compile=True: not with {count} processes for each training.")
 
 
-def _check_device(plan: Plan) -> None:
+def _check_device(plan: Plan, dry: bool) -> None:
     """Ray waits for ever for what a machine does not have; a cluster's machines are asked once it is joined."""
     request = plan.request
     if request.address not in (None, "", "local"):
-        return _check_cluster(request)
+        return _check_cluster(request, dry)
     cores = resources.cores()
     if request.cpus_per_trial > cores:
         raise UsageError(f"--cpus-per-trial {request.cpus_per_trial:g}: this machine has {cores} CPU cores.")
@@ -100,9 +100,11 @@ def _check_device(plan: Plan) -> None:
             raise UsageError(f"{flag}: this machine has {seen} GPUs that torch can use.")
 
 
-def _check_cluster(request: Request) -> None:
+def _check_cluster(request: Request, dry: bool) -> None:
     assert request.address
     _check_address(request.address)
+    if dry and request.wait_for_nodes:
+        return  # what it will have is known once it is asked to grow
     from absld_search.search import cluster  # only now: Ray takes seconds to import, and most refusals don't need it
 
     cluster.look(request)

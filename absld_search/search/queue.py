@@ -19,6 +19,7 @@ RACE, CONFIRM = "race", "confirm"
 JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
 RACE_SEEDS_FROM = 500  # seed indices that neither search nor confirm use
 TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
+LOST_IN_A_ROW = 2  # trainings that a start has given up, and none completed since: then the machines are to blame
 
 
 class Observer(Protocol):
@@ -44,6 +45,7 @@ class Queue:
         self.running: set[str] = set()
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
+        self.barren: set[str] = set()  # of these those given up since one completed
         self.paused = ""  # why nothing more is handed out
         self._recover()
 
@@ -77,9 +79,15 @@ class Queue:
     def ready(self) -> bool:
         """Whether a training waits, after asking for new ones where none does."""
         while {row["training"] for row in self.ledger.trainings(state=WAITING)} <= self.given_up():
-            if not (self._promote() or self._ask() or self._race() or self._confirm()):
+            if not self._more():
                 return False
         return True
+
+    def _more(self) -> bool:
+        """Queue something new; False where there is nothing, or where machines lose whatever they are handed."""
+        if len(self.barren) >= LOST_IN_A_ROW:  # a search would be asked to its end without having seen a result
+            return False
+        return self._promote() or self._ask() or self._race() or self._confirm()
 
     def finished(self) -> bool:
         """Whether nothing runs and nothing is left to do. Call after `take` has given None."""
@@ -91,6 +99,8 @@ class Queue:
         if bad:  # the last gate before the ledger, Optuna and the fronts
             metrics, reason = None, f"nonfinite:metric-{bad[0]}@{facts.get('epochs', 0)}"
         state = FAILED if metrics is None else COMPLETE
+        if state == COMPLETE:
+            self.barren.clear()
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self._left(training)
         (row,) = self.ledger.trainings(training=training)
@@ -117,6 +127,7 @@ class Queue:
         """The machine, not the configuration, ended a training: it is tried again, so often in this start, then in
         the next ones; only after that does it count as FAILED."""
         self.lost[training] += 1
+        self.barren |= self.given_up() & {training}
         losses = self.ledger.trainings(training=training)[0]["losses"] + 1
         self.ledger.finish_training(training, losses=losses)
         if losses < LOSSES:

@@ -32,10 +32,12 @@ def ray_session(plan: Plan, token: str, stop: interruption.Interruption) -> Iter
     # "local": without a word Ray joins whatever cluster somebody started on this machine.
     address = plan.request.address or "local"
     with _told(token, here_only=address == "local"):
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
         try:
             cluster.join(address, _more(address))
-            # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM; Ray sets its handlers in init.
+            # Tune ends cleanly on SIGINT and SIGUSR1 but aborts on SIGTERM. It listens from `fit` on: until then, while
+            # machines are waited for and prepared, SIGUSR1 would kill the process.
+            signal.signal(signal.SIGUSR1, interruption.interrupt)
             signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
             stop.guards.append(_watched(address))
             cluster.require(plan.request)

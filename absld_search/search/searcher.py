@@ -49,15 +49,15 @@ class LedgerSearcher(Searcher):
             return
         row = self.live.pop(trial_id)
         last = wire.unpacked(result)
-        if last.get("full"):
-            self._pause(row, str(last["full"]))
+        if last.get("paused"):
+            self._pause(row, str(last["paused"]))
         elif error or last.get("lost"):
             self._machine_failed(row, str(last.get("lost") or "its worker died"))
         else:
             self._ended(row, last)
 
     def _pause(self, row: Row, reason: str) -> None:
-        """The disk is full: nothing new begins, and what has stopped is as it was at its last checkpoint."""
+        """The disk is full or the store away: nothing new begins, and what has stopped is as at its last checkpoint."""
         if not self.queue.paused:
             self.say(f"{reason}: nothing new is begun, and the last whole checkpoints are kept")
         self.queue.paused = reason

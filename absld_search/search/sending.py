@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,14 +10,21 @@ from absld_search.core.results import read_result
 from absld_search.core.store import Store
 from absld_search.search.ledger import COMPLETE, Row
 from absld_search.search.plan import Plan
+from absld_search.words import masked
+
+PAUSES = (5.0, 20.0, 60.0)  # seconds between two tries where the store must be reached
+
+
+class Away(OSError):
+    """The store cannot be reached: no machine's fault, and no other would fare better."""
 
 
 class Sending:
     """Around a training, whose folder may have a trunk's beside it: what the store has of them is here on entering, and
     what is here is there on leaving.
 
-    Where the store is away the training goes on; only at its end must it be reached, or the training counts as lost
-    and is tried again, which costs a copy. Without a URI it does nothing.
+    Where the store is away the training goes on; only before it and at its end must it be reached. Without a URI it
+    does nothing.
     """
 
     def __init__(self, uri: str, place: str, folders: Sequence[Path], say: Callable[[str], None]) -> None:
@@ -24,14 +32,15 @@ class Sending:
         self.sent: set[Path] = set()
 
     def __enter__(self) -> Sending:
-        for folder in self.folders if self.uri else ():
-            Store(self.uri).pull(f"{self.place}/{folder.name}", folder)
+        """Raises: Away."""
+        if self.uri:
+            _patiently(self._pull)
         self.sent = self._checkpoints()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self.uri and kind is None:
-            self._push()
+            _patiently(self._push)
 
     def after_epoch(self) -> None:
         """Send what is new, if a checkpoint is."""
@@ -43,12 +52,27 @@ class Sending:
         except OSError as error:
             self.say(f"the store is away, the training goes on ({str(error).splitlines()[0]})")
 
+    def _pull(self) -> None:
+        for folder in self.folders:
+            Store(self.uri).pull(f"{self.place}/{folder.name}", folder)
+
     def _push(self) -> None:
         for folder in self.folders:
             Store(self.uri).push(folder, f"{self.place}/{folder.name}")
 
     def _checkpoints(self) -> set[Path]:
         return {path for folder in self.folders for path in folder.glob("*.pt")}
+
+
+def _patiently(copy: Callable[[], None]) -> None:
+    """Raises: Away, once that has failed for a while."""
+    for pause in (*PAUSES, None):
+        try:
+            return copy()
+        except OSError as error:
+            if pause is None:
+                raise Away(masked(f"the store is away ({str(error).splitlines()[0]})")) from error
+            time.sleep(pause)
 
 
 class Fetching:

@@ -38,6 +38,7 @@ from absld_search.words import UsageError, masked
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
 REPORTS_A_SECOND = 50  # of all trainings together: each costs the driver milliseconds, and decides nothing
 WORTH_A_WORD = 10_000_000  # bytes
+REST_SECONDS = 300.0  # of a cluster's place that has lost a training; others may be better
 CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
 
@@ -193,8 +194,11 @@ class Study:
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
         how = {"deterministic": request.deterministic, "store": (request.store, sending.place(self.plan))}
         slots = resources.at_a_time(request, cluster.nodes())
-        pace = slots / REPORTS_A_SECOND
-        trainable = tune.with_parameters(wire.carried(train), bundles=bundles, report_seconds=pace, **how, **where)
+        pace = {
+            "report_seconds": slots / REPORTS_A_SECOND,
+            "rest_seconds": REST_SECONDS if cluster.is_joined(request) else 0.0,
+        }
+        trainable = tune.with_parameters(wire.carried(train), bundles=bundles, **pace, **how, **where)
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
             tune_config=tune.TuneConfig(

@@ -36,8 +36,7 @@ class Tabling:
 
     def close(self) -> None:
         """Begin no more, and wait for the writing that is under way: the last word is the driver's own."""
-        self.background.drain(60.0)
-        self.background.stop()
+        self.background.end()
 
     def _ask(self) -> None:
         if time.monotonic() >= self.due:

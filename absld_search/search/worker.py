@@ -17,11 +17,14 @@ from absld_search.core.trial import TrialConfig
 from absld_search.search import wire
 from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
-from absld_search.search.sending import Sending
+from absld_search.search.sending import Away, Sending
+from absld_search.words import UsageError
 
 SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
 ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
-GLOO = "gloo/transport"  # how torch says, in a plain RuntimeError, that another process of the training is gone
+MACHINE = (OSError, UsageError, torch.distributed.DistError)
+# How torch says, in plain RuntimeErrors, that another process of the training, or the machine's GPU, is not there.
+GONE = ("gloo/transport", "CUDA error", "CUDA driver", "NVIDIA driver", "No CUDA GPUs", "compiled with CUDA", "cuDNN")
 
 
 def train(
@@ -32,12 +35,16 @@ def train(
     store: tuple[str, str] = ("", ""),
     report_seconds: float = 0,
     deterministic: bool = False,
+    rest_seconds: float = 0,
 ) -> dict[str, Any]:
     """Run the training in `job`, a branch from its trunk; its last report carries `final` (metrics) or `failed` (why).
 
-    A failure is reported, not raised; what the machine did (`lost`, `full`, a dead worker) is tried again.
+    A failure is reported, not raised; what the machine did (`lost`, a dead worker) is tried again, and where none would
+    fare better (`paused`: a full disk, a store that is away) nothing more is begun.
     At most one epoch in `report_seconds` is reported, for a driver has thousands of trainings to listen to.
     `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
+    `rest_seconds`: how long the place of a lost training stays taken; a broken machine, which loses each within
+    seconds, would otherwise be handed all the others too.
     """
     # Where data and teachers lie, and torch's mode, are a matter of this start, not of the one that queued the job.
     words = {**job["job"], "folders": folders, "deterministic": deterministic}
@@ -56,19 +63,27 @@ def train(
     except ArithmeticError as error:
         return {"failed": str(error), "epochs": getattr(error, "epoch", 0), "notes": notes}
     except Exception as error:
-        return {**_blamed(error), "notes": notes, "epochs": 0}
+        blamed = _blamed(error)
+        time.sleep(rest_seconds if "lost" in blamed else 0)
+        return {**blamed, "notes": notes, "epochs": 0}
     took = {"epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
     return {"final": metrics, **took, "notes": notes}  # those that no epoch's report has carried
 
 
 def _blamed(error: Exception) -> dict[str, str]:
-    """Whose fault it is: a full disk's, the machine's, or the configuration's, which would repeat itself."""
+    """Whose fault it is: everybody's, the machine's, or the configuration's, which would repeat itself.
+
+    Words were checked before they were queued, so what a worker refuses is what lies on its machine.
+    """
     if is_full(error):
-        return {"full": f"the disk is full ({error})"}
+        return {"paused": f"the disk is full ({error})"}
+    if isinstance(error, Away):
+        return {"paused": str(error)}
     if why := memory.reason(error):
         return {"failed": why}
-    lost = isinstance(error, (OSError, torch.distributed.DistError)) or GLOO in str(error)
-    return {"lost" if lost else "failed": f"{type(error).__name__}: {error}"}
+    said = str(error)
+    lost = isinstance(error, MACHINE) or any(words in said for words in GONE) and "out of memory" not in said
+    return {"lost" if lost else "failed": f"{type(error).__name__}: {said}"}
 
 
 class Reports:

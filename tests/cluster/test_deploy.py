@@ -67,28 +67,50 @@ def test_slurm_takes_the_batch_script(cluster: dict[str, str]) -> None:
     assert "to start at" in found
 
 
-@pytest.mark.slow
-def test_an_interrupted_job_is_requeued_and_goes_on(cluster: dict[str, str], tmp_path: Path) -> None:
-    """SIGTERM reaches the driver alone, its 75 requeues the job, and any other end of the driver is the job's."""
-    python, calls = tmp_path / "python", tmp_path / "calls"
+def submitted(cluster: dict[str, str], place: Path) -> str:
+    """The number of a job whose driver has begun; what it calls is noted in `place`/calls."""
+    python, calls = place / "python", place / "calls"
     python.write_text(PYTHON)
     python.chmod(0o755)
-    words = ["sbatch", "--parsable", "--nodes=1", f"--chdir={tmp_path}", f"--output={tmp_path}/log"]
+    words = ["sbatch", "--parsable", "--nodes=1", f"--chdir={place}", f"--output={place}/log"]
     environment = cluster | {"ABSLD_PYTHON": str(python), "CALLS": str(calls)}
     job = said(environment, *words, str(ROOT / "deploy/slurm.sh"), "absld", "--trials", "9").strip()
     deadline = time.monotonic() + 60
     while not calls.exists() or "absld_search.run" not in calls.read_text():
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline, (place / "log").read_text()
         time.sleep(0.2)
+    return job
+
+
+@pytest.mark.slow
+def test_an_interrupted_job_is_requeued_and_goes_on(cluster: dict[str, str], tmp_path: Path) -> None:
+    """SIGTERM reaches the driver alone, its 75 requeues the job, and any other end of the driver is the job's."""
+    job = submitted(cluster, tmp_path)
     said(cluster, "scancel", "--signal=TERM", "--batch", job)
     ended = until(cluster, job, "FAILED", "COMPLETED", "CANCELLED")
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2")
-    lines = calls.read_text().splitlines()
+    lines = (tmp_path / "calls").read_text().splitlines()
     drivers = [line.split() for line in lines if "-m absld_search.run" in line]
     assert [line[0] for line in drivers] == ["0", "1", "2"], "the same command, three times"
     assert all(line[3:] == ["-m", "absld_search.run", "absld", "--trials", "9", *line[-2:]] for line in drivers)
     assert all(line.split()[1:3] == ["token", "64"] for line in lines), "everything knows the token"
     assert sum(" --head " in line for line in lines) == 3
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_is_not_requeued(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Slurm sends SIGTERM then too, and the driver ends with 75."""
+    job = submitted(cluster, tmp_path)
+    said(cluster, "scancel", job)
+    until(cluster, job, "CANCELLED")
+    deadline = time.monotonic() + 60
+    while said(cluster, "squeue", "--noheader", f"--jobs={job}", "--format=%T").strip():  # COMPLETING
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    facts = until(cluster, job, "CANCELLED", "PENDING", "RUNNING")
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+    assert "requeued" not in (tmp_path / "log").read_text()
+    assert (tmp_path / "calls").read_text().count("-m absld_search.run") == 1
 
 
 def test_the_launchers_file_is_what_ray_takes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,9 @@ def test_what_is_no_mean_over_samples_is_refused() -> None:
     distributed.require("frl", 1)
     with pytest.raises(UsageError, match="processes-per-trial"):
         distributed.require("frl", 2)
+
+
+def test_nobody_waits_for_hours_for_one_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "MEETING", timedelta(milliseconds=200))
+    with pytest.raises(TimeoutError, match="have not met"), joined(Group(0, 2, tmp_path / "meeting"), "cpu"):
+        pytest.fail("the other one is not there")

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,21 @@ def test_the_machines_failures_are_tried_again_and_counted(tmp_path: Path) -> No
         assert found["state"] == (WAITING if start * TRIES < LOSSES else FAILED)
         assert "machine: its worker died" in found["reason"]
     assert queue.ledger.trials(arm="dual")[0]["state"] == FAILED
+
+
+def test_an_outage_does_not_use_up_the_search(tmp_path: Path) -> None:
+    """While machines lose whatever they are handed nothing new is asked; one training that ends well opens it again."""
+    made = fake.study(tmp_path, trials=20)
+    queue, handed = Queue(made, Ledger(made.request.storage, "study")), Counter[str]()
+    while (row := queue.take()) is not None:
+        handed[row["training"]] += 1
+        queue.machine_failed(row["training"], "no GPU")
+    assert list(handed.values()) == [TRIES, TRIES] and queue.finished()
+    again = Queue(made, Ledger(made.request.storage, "study"))
+    unlucky = again.take()
+    while (row := again.take()) is not None:
+        again.done(row["training"], pretend(row["job"]), "", epochs=1, seconds=0.0)
+    assert unlucky is not None and len(again.ledger.trials()) == 21, "one loss stops nobody"
 
 
 def test_a_pause_hands_nothing_out_and_loses_nothing(tmp_path: Path) -> None:

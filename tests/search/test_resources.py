@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import ray
 from click.testing import CliRunner
 
 from absld_search import run
-from absld_search.search import cluster, resources
+from absld_search.search import cluster, preflight, resources
 from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
@@ -23,6 +25,28 @@ from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
 
 ROOT = Path(__file__).parents[2]
+TERMINATED = """
+import os, signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from absld_search import endings
+from absld_search.search import cluster
+from absld_search.search.interruption import Interruption
+from absld_search.search.ray_session import ray_session
+from tests.search.requests import plan
+
+def terminate(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+cluster.time = SimpleNamespace(monotonic=time.monotonic, sleep=terminate)  # it sleeps while it waits for machines
+made = plan(Path(sys.argv[1]), **({} if sys.argv[2] == "prepare" else {"cpus_per_trial": 4096, "wait_for_nodes": 600}))
+with endings.said():
+    if sys.argv[2] == "look":
+        cluster.look(made.request)
+    with Interruption(lambda: None) as stop, ray_session(made, "a-test", stop):
+        terminate(0)
+"""
 
 
 def threads_there() -> dict[str, Any]:
@@ -55,6 +79,14 @@ def test_every_worker_runs_one_thread_whatever_the_environment_says(
     assert changed <= {"RAY_AUTH_MODE", "PYTHONBREAKPOINT"}, (
         "Ray's own; a later Ray of this process is told none of ours"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["look", "wait", "prepare"])
+def test_a_sigterm_before_tune_listens_is_an_interruption(tmp_path: Path, where: str) -> None:
+    words = [sys.executable, "-c", TERMINATED, str(tmp_path), where]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 75 and "interrupted: run the same command again" in found.stderr, found
 
 
 AT_A_TIME = [
@@ -109,10 +141,14 @@ def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0)
     monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(bundles))
     cluster.require(request(tmp_path, gpus_per_trial=1, wait_for_nodes=600))
-    assert asked == [[{"CPU": 1.0, "GPU": 1.0}]] and next(looks, None) is None
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}], []] and next(looks, None) is None
     monkeypatch.setattr(cluster, "nodes", lambda: [BARE])
     with pytest.raises(UsageError, match="16 CPUs, 0 GPUs"):
         cluster.require(request(tmp_path, gpus_per_trial=1))
+    monkeypatch.setattr(cluster, "look", lambda request: pytest.fail("a dry run makes no cluster grow"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        preflight.check(plan(tmp_path, address=address, gpus_per_trial=1, wait_for_nodes=600), dry=True)
     growing = request(tmp_path, wait_for_nodes=600, max_concurrent=40)
     assert resources.at_a_time(growing, [BARE]) == 40
 
@@ -145,7 +181,7 @@ def test_the_workload_says_how_many_share_a_gpu(monkeypatch: pytest.MonkeyPatch,
 
     asked = []
     monkeypatch.setattr(preflight, "_gpus", lambda: 1)
-    monkeypatch.setattr(preflight, "check", lambda made: asked.append(made.request))
+    monkeypatch.setattr(preflight, "check", lambda made, **_: asked.append(made.request))
     for words in (["--device", "cuda"], ["--gpus-per-trial", "0.5"], []):
         CliRunner().invoke(run.main, ["absld", "--dry-run", "--out", str(tmp_path), *words])
     assert [(found.device, found.gpus_per_trial) for found in asked] == [("cuda", 0.125), ("cuda", 0.5), ("cpu", 0.0)]

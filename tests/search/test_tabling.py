@@ -1,12 +1,13 @@
 """A report can be made of a study that runs: its tables are written on the way."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from absld_search.core import results
-from absld_search.search import tabling, wire
+from absld_search.search import background, tabling, wire
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.tabling import Tabling
 from analysis import report
@@ -51,3 +52,23 @@ def test_the_tables_follow_but_not_at_every_trial(
         written.append(results.read(folder, "trials").num_rows)
     assert written == expected
     watching.close()
+
+
+def test_nobody_writes_tables_any_more_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver writes them next; a large study's take longer than anybody waits for a server."""
+    began, gate, order = threading.Event(), threading.Event(), list[str]()
+
+    def slow(*_: Any) -> None:
+        began.set()
+        gate.wait()
+        order.append("written")
+
+    monkeypatch.setattr(background, "PATIENCE", 0.05)
+    monkeypatch.setattr(tabling.tables, "write", slow)
+    watching, searcher, _ = open_study(tmp_path)
+    searcher.suggest("0")
+    assert began.wait(60.0)
+    threading.Timer(2.0, gate.set).start()
+    watching.close()
+    order.append("closed")
+    assert order == ["written", "closed"]
