@@ -46,7 +46,23 @@ def test_export_then_reproduce_gives_the_same_weights_and_classes(bundle: Path) 
     assert told["weights"]["here"] == sha256_of(bundle / "model.safetensors")
     assert {(row["split"], row["attack"]) for row in told["attacks"]} >= {("test", "clean"), ("test", "apgd")}
     assert all(row["classes_equal"] and row["differing"] == 0 for row in told["attacks"])
-    assert told["environment"] == {}
+    assert told["environment"] == {} and not told["earlier"]
+
+
+def test_an_earlier_reproduction_is_told_with_its_own_environment(bundle: Path, tmp_path: Path) -> None:
+    """Asked again after an upgrade, nothing is trained: the versions are of whatever trained it, not of today."""
+    other = tmp_path / "bundle"
+    shutil.copytree(bundle, other)
+    shutil.copytree(bundle.with_name("bundle.reproduction"), other.with_name("bundle.reproduction"))
+    [file] = other.with_name("bundle.reproduction").glob("*/training.json")
+    described = json.loads(file.read_text())
+    described["environment"]["packages"]["torch"] = "0.4"
+    file.write_text(json.dumps(described))
+    found = invoke(reproduce.main, other)
+    assert found.exit_code == 0, found.output
+    there = json.loads((bundle / "environment.json").read_text())["trained"]["packages"]["torch"]
+    assert f"other packages.torch: {there} there, 0.4 here" in found.stdout
+    assert "trained by an earlier run of this command" in found.stdout and "weights  equal" in found.stdout
 
 
 def test_other_weights_and_verdicts_are_told(bundle: Path, tmp_path: Path) -> None:
