@@ -28,6 +28,8 @@ from analysis.answer import Answer, answer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COMPARED = ("measure", "mean", "low", "high", "low_both", "high_both", "p", "holm_p", "n", "decided")
+
 
 def load_study(folder: Path | str) -> StudyView:
     """The study in `folder`, which is OUT/NAME of the command that made it.
@@ -141,7 +143,10 @@ class StudyView:
             self._arm(what, name)
         if first == second:
             raise UsageError(f"compare: {first!r} cannot be compared with itself.")
-        return pd.DataFrame(pairs.compare(self.tables, first, second), columns=list(pairs.COLUMNS)).set_index("measure")
+        found = pairs.compare(self.tables, first, second)
+        rows = [[getattr(one, name) for name in COMPARED] for one in found]
+        frame = pd.DataFrame(rows, columns=list(COMPARED)).set_index("measure")
+        return frame.rename(columns={"mean": "difference", "n": "seeds"})
 
     def plot_front(self) -> Figure:
         """The search's trials on val, each arm's front as steps, its choice ringed."""
