@@ -95,16 +95,36 @@ def merged(studies: Sequence[Tables]) -> Tables:
     if len(set(names)) < len(names):
         raise UsageError(f"STUDY: two of these studies have one name: {', '.join(names)}")
     for other in others:
-        for field in SAME:
-            if other.facts.get(field) != first.facts.get(field):
-                raise UsageError(
-                    f"{field}: {other.facts['study']} and {first.facts['study']} differ in it, so their numbers cannot "
-                    f"be compared: {other.facts.get(field)} and {first.facts.get(field)}"
-                )
+        _comparable(first.facts, other.facts)
     named = [_named(study) for study in studies]
     long = [_union([getattr(study, name) for study in named]) for name in Tables._fields[2:]]
     facts = _facts(named)
     return Tables(facts, _joint(pa.concat_tables([study.trials for study in named]), facts["objectives"]), *long)
+
+
+def _comparable(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raises: UsageError that names what differs; what a study of an older program does not tell counts as equal."""
+    names = f"{other['study']} and {first['study']}"
+    for field in SAME:
+        if other.get(field) != first.get(field):
+            raise UsageError(
+                f"{field}: {names} differ in it, so their numbers cannot be compared: {other.get(field)} and "
+                f"{first.get(field)}"
+            )
+    if None not in (first.get("data"), other.get("data")) and _content(first["data"]) != _content(other["data"]):
+        raise UsageError(f"data: {names} were made on different data, so their numbers cannot be compared")
+    ours, others = first.get("teachers", {}), other.get("teachers", {})
+    for name in ours.keys() & others.keys():
+        if ours[name]["sha256"] != others[name]["sha256"]:
+            raise UsageError(
+                f"teachers: {name} has other weights in {other['study']} ({others[name]['sha256'][:12]}) than in "
+                f"{first['study']} ({ours[name]['sha256'][:12]}), so their numbers cannot be compared"
+            )
+
+
+def _content(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a data set but how it lay on disk."""
+    return {name: value for name, value in data.items() if name != "layout"}
 
 
 def _joint(trials: pa.Table, objectives: Mapping[str, str]) -> pa.Table:
@@ -141,6 +161,7 @@ def _facts(studies: Sequence[Tables]) -> dict[str, Any]:
         "study": " + ".join(each["study"] for each in facts),
         "question": " / ".join(dict.fromkeys(each["question"] for each in facts)),
         "arms": [arm for each in facts for arm in each["arms"]],
+        "teachers": {name: found for each in facts for name, found in each.get("teachers", {}).items()},
         "fixed": shared,
         "arm_words": own,
         "command": "; ".join(dict.fromkeys(each.get("command", "") for each in facts)),
