@@ -65,7 +65,9 @@ def _told(found: dict[str, Any]) -> str:
     most = found["largest_weight_difference"]
     by = "another network" if most is None else f"largest difference {most:.3g}"
     same = "equal" if found["weights_equal"] else f"DIFFER ({by})"
-    lines = [f"weights  {same}  {weights['there'][:12]} there, {weights['here'][:12]} here"]
+    lines = ["trained by an earlier run of this command; name another folder with --to to train anew"]
+    lines = lines if found["earlier"] else []
+    lines.append(f"weights  {same}  {weights['there'][:12]} there, {weights['here'][:12]} here")
     for row in found["attacks"]:
         state = "equal" if row["classes_equal"] else "DIFFER"
         lines.append(f"{row['split']:<5}{row['attack']:<10} {len(row['here'])} classes {state}; {row['differing']} of "

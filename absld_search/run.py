@@ -116,16 +116,12 @@ def _main(
 
 def _carry_out(made: Any) -> int:
     from absld_search.search import ownership, study
-    from analysis import report
 
     try:
         with study.held(made) as started:
             code = started.run()
-            answer = report.write(made.folder)
-            started.publish(made.folder / "report", report.summary(answer))
-            if code != study.INTERRUPTED:
-                click.echo(report.table(answer))
-            click.echo(started.closing(code))
+            written = _report(started, made.folder, whole=code != study.INTERRUPTED)
+            click.echo(started.closing(code, written))
     except ownership.Held as error:
         click.echo(f"error: {error}", err=True)
         return study.HELD
@@ -136,6 +132,30 @@ def _carry_out(made: Any) -> int:
         click.echo(f"stopped: {why}. Run the same command again to continue.", err=True)
         return study.INTERRUPTED
     return code
+
+
+def _report(started: Any, folder: Path, whole: bool) -> bool:
+    """Write the report and publish it; whether it could be written, for a study has its results without it too.
+
+    `whole`: the study is, so its answer is shown.
+    """
+    from absld_search.search import study
+    from analysis import report
+
+    try:
+        answer = report.write(folder)
+    except Exception as error:
+        if study.why_stopped(error) is not None:
+            raise
+        why = (str(error).splitlines() or [""])[0]
+        line = f"no report: {type(error).__name__}: {why}; try again with `python -m analysis.report {folder}`"
+        click.echo(line, err=True)
+        started.publish(None, line)
+        return False
+    started.publish(folder / "report", report.summary(answer))
+    if whole:
+        click.echo(report.table(answer))
+    return True
 
 
 def _list() -> int:

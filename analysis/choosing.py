@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 from absld_search.core.results import Tables
 from absld_search.search import fronts
 from absld_search.words import UsageError, require_known
+from analysis import evidence, pairs
 from analysis.answer import Answer, answer, said
+from analysis.verdicts import verdicts
 
 SAME = ("workload", "objectives", "classes", "eps", "confirm_seeds")  # else numbers of studies are no match
 
@@ -30,37 +32,37 @@ def _safe(name: str) -> str:
 
 
 def compared(tables: Tables, arms: Sequence[str]) -> Answer:
-    """The answer about two arms: the second minus the first, corrected as if all arms had been compared with the first.
+    """The answer about two arms: the second minus the first, corrected for all pairs that could have been picked.
 
     Raises: UsageError where an arm is not one of the study's, or both are the same.
     """
     first, second = _known(tables, arms)
     order = [first, *(arm for arm in tables.facts["arms"] if arm != first)]
-    whole = answer(tables._replace(facts={**tables.facts, "arms": order}))
+    ordered = tables._replace(facts={**tables.facts, "arms": order})
+    whole = answer(ordered)
     rows = [row for arm in (first, second) for row in whole.rows if row.arm == arm]
-    comparisons = [found for found in whole.comparisons if found.arm == second]
+    comparisons = pairs.compare(tables, first, second)
+    decided = [second] if any(found.decided for found in comparisons) else []
     return replace(
         whole,
         rows=rows,
         comparisons=comparisons,
         verdicts=said(tables.facts["workload"], rows, comparisons, whole.headline),
         worst=[row for row in whole.worst if row.arm in arms],
-        classes=[row for row in whole.classes if row.arm == second],
-        caveats=[_picked(tables, first), *whole.caveats],
+        classes=evidence.class_differences(ordered, decided, verdicts(tables)),
+        caveats=[_picked(tables, first, second), *whole.caveats],
     )
 
 
-def _picked(tables: Tables, first: str) -> str:
-    total, reference = len(tables.facts["arms"]), tables.facts["arms"][0]
-    text = (
-        f"Two of {total} arms were picked for this report; p is corrected for the {total - 1} comparison(s) with "
-        f"{first}."
-    )
-    if first == reference:
-        return text
+def _picked(tables: Tables, first: str, second: str) -> str:
+    known = tables.facts["arms"]
+    number, reference = len(pairs.family(known, first, second)), known[0]
+    text = f"Two of {len(known)} arms were picked for this report; p is corrected for "
+    if reference in (first, second):
+        return f"{text}the {number} comparison(s) with {reference} that were planned."
     return (
-        f"{text} The study compares with {reference}, not with {first}: a pair that was picked after its numbers were "
-        "seen proves less than its p says."
+        f"{text}all {number} pairs of arms. The study compares with {reference}: a pair that was picked after its "
+        "numbers were seen proves less than its p says."
     )
 
 
@@ -93,16 +95,36 @@ def merged(studies: Sequence[Tables]) -> Tables:
     if len(set(names)) < len(names):
         raise UsageError(f"STUDY: two of these studies have one name: {', '.join(names)}")
     for other in others:
-        for field in SAME:
-            if other.facts.get(field) != first.facts.get(field):
-                raise UsageError(
-                    f"{field}: {other.facts['study']} and {first.facts['study']} differ in it, so their numbers cannot "
-                    f"be compared: {other.facts.get(field)} and {first.facts.get(field)}"
-                )
+        _comparable(first.facts, other.facts)
     named = [_named(study) for study in studies]
     long = [_union([getattr(study, name) for study in named]) for name in Tables._fields[2:]]
     facts = _facts(named)
     return Tables(facts, _joint(pa.concat_tables([study.trials for study in named]), facts["objectives"]), *long)
+
+
+def _comparable(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raises: UsageError that names what differs; what a study of an older program does not tell counts as equal."""
+    names = f"{other['study']} and {first['study']}"
+    for field in SAME:
+        if other.get(field) != first.get(field):
+            raise UsageError(
+                f"{field}: {names} differ in it, so their numbers cannot be compared: {other.get(field)} and "
+                f"{first.get(field)}"
+            )
+    if None not in (first.get("data"), other.get("data")) and _content(first["data"]) != _content(other["data"]):
+        raise UsageError(f"data: {names} were made on different data, so their numbers cannot be compared")
+    ours, others = first.get("teachers", {}), other.get("teachers", {})
+    for name in ours.keys() & others.keys():
+        if ours[name]["sha256"] != others[name]["sha256"]:
+            raise UsageError(
+                f"teachers: {name} has other weights in {other['study']} ({others[name]['sha256'][:12]}) than in "
+                f"{first['study']} ({ours[name]['sha256'][:12]}), so their numbers cannot be compared"
+            )
+
+
+def _content(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a data set but how it lay on disk."""
+    return {name: value for name, value in data.items() if name != "layout"}
 
 
 def _joint(trials: pa.Table, objectives: Mapping[str, str]) -> pa.Table:
@@ -139,6 +161,7 @@ def _facts(studies: Sequence[Tables]) -> dict[str, Any]:
         "study": " + ".join(each["study"] for each in facts),
         "question": " / ".join(dict.fromkeys(each["question"] for each in facts)),
         "arms": [arm for each in facts for arm in each["arms"]],
+        "teachers": {name: found for each in facts for name, found in each.get("teachers", {}).items()},
         "fixed": shared,
         "arm_words": own,
         "command": "; ".join(dict.fromkeys(each.get("command", "") for each in facts)),

@@ -27,6 +27,7 @@ from absld_search import endings
 from absld_search.core import results
 from absld_search.core.files import sha256_of
 from absld_search.words import UsageError
+from analysis import loading
 from analysis.picking import pick, training_of
 
 FORMAT = 1  # raised when the bundle changes its form
@@ -73,9 +74,9 @@ def export(
 
 
 def load(study: Path) -> results.Tables:
-    """The tables of a study. Raises: UsageError where there are none."""
+    """What a report loads of a study, and the classes of every training. Raises: UsageError where there is none."""
     try:
-        return results.load(study)
+        return loading.load(study)._replace(classes=results.read(study, "classes"))
     except FileNotFoundError as error:
         raise UsageError(f"study: {error}.") from None
 
@@ -108,7 +109,7 @@ def _result(
     from absld_search.workloads import workload
 
     facts, config = tables.facts, described["config"]
-    outcomes = _outcomes(tables, training["training"])
+    outcomes = _outcomes(facts, source)
     split = "test" if "test" in outcomes else "val"
     objectives = {name: trial[f"objective/{name}"] for name in facts["objectives"]}
     return {
@@ -145,16 +146,16 @@ def _result(
     }
 
 
-def _outcomes(tables: results.Tables, training: str) -> dict[str, list[Any]]:
-    """Split -> the stored verdicts, one outcome an attack."""
+def _outcomes(facts: Mapping[str, Any], source: Path) -> dict[str, list[Any]]:
+    """Split -> the stored verdicts of the training in `source`, one outcome an attack."""
     from absld_search.core.evaluation import Outcome
 
-    images = tables.images.filter(pc.field("training") == training)
+    images = results.read(source.parents[1], "images", [source.name])
     found: dict[str, list[Any]] = {}
     for row in images.group_by(["split", "attack"]).aggregate([]).to_pylist():
         of = images.filter((pc.field("split") == row["split"]) & (pc.field("attack") == row["attack"]))
         ids, labels, correct = (of[name].to_numpy() for name in ("image", "label", "correct"))
-        outcome = Outcome(row["attack"], ids, labels, correct, len(tables.facts["classes"]))
+        outcome = Outcome(row["attack"], ids, labels, correct, len(facts["classes"]))
         found.setdefault(row["split"], []).append(outcome)
     return found
 

@@ -4,51 +4,49 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 
 from absld_search.core.results import Tables
 from absld_search.search import stats
 from analysis import evidence
-from analysis.answer import compared
+from analysis.answer import Comparison, compared
 from analysis.confirmed import Seed, confirmed, headline
 from analysis.verdicts import verdicts
 
-COLUMNS = ("measure", "difference", "low", "high", "low_both", "high_both", "p", "holm_p", "seeds", "decided")
 Seeds = dict[str, dict[int, Seed]]
 
 
-def compare(tables: Tables, first: str, second: str) -> list[dict[str, Any]]:
+def compare(tables: Tables, first: str, second: str) -> list[Comparison]:
     """`second` minus `first` in each compared measure, as fractions; [] where they have no confirm seed in common."""
     seeds, measures = confirmed(tables), compared(len(tables.facts["classes"]), headline(tables))
-    family = _family(tables.facts["arms"], first, second)
+    pairs = family(tables.facts["arms"], first, second)
     both = _over_both(tables, first, second, measures)
-    rows = [_row(seeds, measure, first, second, family, both.get(measure)) for measure in measures]
+    rows = [_compared(seeds, measure, first, second, pairs, both.get(measure)) for measure in measures]
     return [row for row in rows if row is not None]
 
 
-def _family(arms: list[str], first: str, second: str) -> list[tuple[str, str]]:
-    """The pairs that p is corrected for: those with the first arm were planned, any other is one of all."""
+def family(arms: list[str], first: str, second: str) -> list[tuple[str, str]]:
+    """The pairs that p is corrected for: those with the study's first arm were planned, any other is one of all."""
     if arms[0] in (first, second):
         return [(arms[0], arm) for arm in arms[1:]]
     return list(itertools.combinations(arms, 2))
 
 
-def _row(
-    seeds: Seeds, measure: str, first: str, second: str, family: list[tuple[str, str]], wide: stats.Interval | None
-) -> dict[str, Any] | None:
+def _compared(
+    seeds: Seeds, measure: str, first: str, second: str, pairs: list[tuple[str, str]], wide: stats.Interval | None
+) -> Comparison | None:
     differences = _differences(seeds, measure, first, second)
     if not differences:
         return None
     mean, low, high, p, n = stats.paired(differences)
     # A pair that could not be tested still counts as one that could have been picked.
-    tested = {frozenset(pair): _p(seeds, measure, *pair) for pair in family}
+    tested = {frozenset(pair): _p(seeds, measure, *pair) for pair in pairs}
     corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    holm_p = float(corrected[frozenset((first, second))])
-    low_both, high_both = (wide.low, wide.high) if wide else (-math.inf, math.inf)
-    decided = holm_p < stats.ALPHA and (low > 0 or high < 0)
-    return dict(zip(COLUMNS, (measure, mean, low, high, low_both, high_both, p, holm_p, n, decided), strict=True))
+    further = (wide.low, wide.high) if wide else ()
+    return Comparison(
+        second, first, measure, mean, low, high, p, float(corrected[frozenset((first, second))]), n, *further
+    )
 
 
 def _p(seeds: Seeds, measure: str, first: str, second: str) -> float:

@@ -6,10 +6,11 @@ Everything is decided by values on val: a trial picked by its test values would 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from absld_search.core import metrics
@@ -17,10 +18,11 @@ from absld_search.core.attack_names import KINDS
 from absld_search.core.results import Tables
 from absld_search.search import fronts
 from absld_search.words import UsageError, require_known
+from analysis import repeats
 
 Trial = dict[str, Any]
 HOW = "it must read knee, best:METRIC or id:TRIAL"
-SEARCHED = ("search", "race")  # stages whose trainings a trial's values are means of
+SEARCHED = ["search", "race"]  # stages whose trainings a trial's values are means of
 
 
 def pick(tables: Tables, which: str, arm: str | None = None) -> Trial:
@@ -94,18 +96,12 @@ def _best(tables: Tables, rows: Sequence[Trial], metric: str) -> Trial:
     return max(able, key=order)
 
 
-def on_val(tables: Tables, configs: Sequence[str], metric: str) -> dict[str, float]:
-    """Configuration -> its metric on val, from the stored verdicts, mean over the seeds of its search."""
-    kind = metrics.kind_of(metric)
-    attack = next(name for name, word in KINDS.items() if word == kind)
-    wanted = (pc.field("split") == "val") & (pc.field("attack") == attack)
-    images = tables.images.filter(wanted)
+def on_val(tables: Tables, configs: Collection[str], metric: str) -> dict[str, float]:
+    """Configuration -> its metric on val, from the stored accuracies of classes, mean over the seeds of its search."""
+    judged = pc.field("stage").isin(SEARCHED) & (pc.field("state") == "COMPLETE")
+    wanted = judged & pc.field("config").isin(pa.array(sorted(set(configs)), pa.string()))
+    config_of = {row["training"]: row["config"] for row in tables.trainings.filter(wanted).to_pylist()}
     found: dict[str, list[float]] = {}
-    for row in tables.trainings.filter(pc.field("state") == "COMPLETE").to_pylist():
-        if row["config"] in configs and row["stage"] in SEARCHED:
-            of = images.filter(pc.field("training") == row["training"])
-            values = metrics.summary(
-                kind, of["correct"].to_numpy(), of["label"].to_numpy(), len(tables.facts["classes"])
-            )
-            found.setdefault(row["config"], []).append(values[metric])
+    for training, value in repeats.of_metric(tables, config_of, metric).items():
+        found.setdefault(config_of[training], []).append(value)
     return {config: float(np.mean(values)) for config, values in found.items()}

@@ -60,6 +60,12 @@ def on_val(tables: Tables, trainings: Collection[str]) -> dict[str, Array]:
     return {key: np.array([row[name] for name in names]) for key, row in values.items() if row.keys() >= set(names)}
 
 
+def of_metric(tables: Tables, trainings: Collection[str], metric: str) -> dict[str, float]:
+    """Training -> one metric on val; trainings that lack its attack are absent."""
+    form = FORMS[metrics.form_of(metric)]
+    return {key: form(accuracy, n) for key, accuracy, n in _classes(tables, metrics.kind_of(metric), trainings)}
+
+
 def _classes(tables: Tables, kind: str, trainings: Collection[str]) -> list[tuple[str, Array, Array]]:
     """Each training's accuracies and counts on val under the attack of this word."""
     attacks = [attack for attack, word in KINDS.items() if word == kind]

@@ -13,6 +13,7 @@ Reads the stored Parquet tables and imports neither Ray nor torch; starts nothin
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +23,13 @@ import pandas as pd
 
 from absld_search.core import results
 from absld_search.words import UsageError, require_known
-from analysis import confirmed, pairs
+from analysis import confirmed, loading, pairs
 from analysis.answer import Answer, answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+COMPARED = ("measure", "mean", "low", "high", "low_both", "high_both", "p", "holm_p", "n", "decided")
 
 
 def load_study(folder: Path | str) -> StudyView:
@@ -34,14 +37,17 @@ def load_study(folder: Path | str) -> StudyView:
 
     Raises: FileNotFoundError where the folder is no study or has no results yet.
     """
-    return StudyView(results.load(folder))
+    return StudyView(Path(folder))
 
 
 class StudyView:
-    """What a study found. Accuracies are fractions in [0, 1]; every frame is the caller's own to change."""
+    """What a study found. Accuracies are fractions in [0, 1]; every frame is the caller's own to change.
 
-    def __init__(self, tables: results.Tables) -> None:
-        self.tables = tables
+    `tables`: what a report shows of it; `images` reads the rest when asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tables = folder, loading.load(folder)
 
     def __repr__(self) -> str:
         facts = self.tables.facts
@@ -124,9 +130,12 @@ class StudyView:
         ]
         return pd.DataFrame(rows, columns=["arm", "seed", "class", "accuracy", "n"])
 
-    def images(self) -> pd.DataFrame:
-        """The verdict on every image in every training: training, split, attack, image, label, correct."""
-        return self.tables.images.to_pandas()
+    def images(self, trainings: Collection[str] | None = None) -> pd.DataFrame:
+        """The verdict on every image: training, split, attack, image, label, correct.
+
+        `trainings`: of these alone; all of a large search may be more than memory.
+        """
+        return results.read(self.folder, "images", trainings).to_pandas()
 
     def compare(self, first: str, second: str) -> pd.DataFrame:
         """`second` minus `first` in the compared measures, paired by confirm seed, as fractions.
@@ -141,7 +150,10 @@ class StudyView:
             self._arm(what, name)
         if first == second:
             raise UsageError(f"compare: {first!r} cannot be compared with itself.")
-        return pd.DataFrame(pairs.compare(self.tables, first, second), columns=list(pairs.COLUMNS)).set_index("measure")
+        found = pairs.compare(self.tables, first, second)
+        rows = [[getattr(one, name) for name in COMPARED] for one in found]
+        frame = pd.DataFrame(rows, columns=list(COMPARED)).set_index("measure")
+        return frame.rename(columns={"mean": "difference", "n": "seeds"})
 
     def plot_front(self) -> Figure:
         """The search's trials on val, each arm's front as steps, its choice ringed."""

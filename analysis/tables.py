@@ -20,9 +20,10 @@ import click
 from absld_search import endings
 from absld_search.core.attack_names import ATTACKS, KINDS
 from absld_search.core.files import replacing
-from absld_search.core.results import Tables, load
+from absld_search.core.results import Tables
 from absld_search.words import UsageError
 from analysis.confirmed import headline
+from analysis.loading import load
 from analysis.paper_rows import DASH, PARTS, Row, dataset_of, own_rows, reported, told
 
 COLUMNS = {"Clean": "clean", "FGSM": "fgsm", "PGD": "pgd20", "CW": "cw20", "AA": "aa"}  # head -> attack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,10 @@ import click
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-STARTS = ("python -m ", "make", ". ")  # of a line in a block that is a command
+PROGRAMS = r"(?:python -m|make|pip|ray|sbatch|squeue|scancel|kubectl|docker)"  # with which a command in prose begins
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
-INDENTED = re.compile(r"^ {4,}(python -m .*)$", re.M)
-INLINE = re.compile(r"`((?:python -m|make) [^`]+)`")
+INDENTED = re.compile(rf"^ {{4,}}({PROGRAMS} .*)$", re.M)
+INLINE = re.compile(rf"`({PROGRAMS} [^`]+)`")
 
 
 class Shown(NamedTuple):
@@ -45,8 +46,10 @@ def _bare(line: str) -> str:
 
 
 def unknown_words(command: str) -> str:
-    """What of a command does not exist: its module, one of its options, a make target; "" where all do."""
+    """What of a command does not exist: its module, an option, a make target, an extra to install; "" where all do."""
     words = shlex.split(command)
+    if words[:2] == ["pip", "install"]:
+        return _not_to_install(words[2:])
     if words[:1] == ["make"]:
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
         return ", ".join(word for word in words[1:] if word not in targets)
@@ -60,6 +63,15 @@ def unknown_words(command: str) -> str:
         return f"{module} is no module"
     door = getattr(importlib.import_module(module), "main", None) if module.startswith(("absld", "analysis")) else None
     return _refused(door, rest) if isinstance(door, click.Command) else _not_in_source(path, rest)
+
+
+def _not_to_install(words: list[str]) -> str:
+    """Extras of ours and files of constraints that are not there."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    asked = [name for word in words for name in re.findall(r"^\.\[(.+)\]$", word)]
+    files = [words[place + 1] for place, word in enumerate(words) if word == "-c"]
+    lacking = [name for name in files if not (ROOT / name).is_file()]
+    return ", ".join([*lacking, *(name for several in asked for name in several.split(",") if name not in extras)])
 
 
 def _refused(door: click.Command, words: list[str]) -> str:

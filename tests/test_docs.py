@@ -38,6 +38,7 @@ DRY, TRAINED, READ, MAKE = (
     f"{HERE}test_commands_on_a_study_answer",
     f"{HERE}test_make_targets_call_what_the_pages_say",
 )
+INSTALLED = f"{HERE}test_every_option_and_module_that_the_pages_show_exists"  # that the extra is there to install
 WHOLE = "tests/test_run.py::test_everything_is_there"  # the same command with --smoke, through Ray and all
 STUDY = "runs/ablation_dual_temps-digits"
 
@@ -106,6 +107,9 @@ TESTED: dict[str, list[str]] = {
         "tests/analysis/test_export.py::test_export_then_reproduce_gives_the_same_weights_and_classes"
     ],
     "python -m absld_search.ui": ["tests/test_ui.py::test_it_listens_on_loopback_only_and_leaves_no_process"],
+    "pip install -c constraints.txt '.[cluster]'": [INSTALLED],
+    "pip install '.[robustbench]'": [INSTALLED],
+    "pip install '.[botorch]'": [INSTALLED],
     "python -m build": ["tests/test_release.py::test_wheel_and_sdist_hold_what_they_say"],
     "python -m pip install dist/absld_search-0.1.0-py3-none-any.whl": [
         "tests/test_release.py::test_the_wheel_answers_from_an_empty_folder"
@@ -146,6 +150,14 @@ MARKED: dict[str, str] = {
     "--from-literal=AWS_SECRET_ACCESS_KEY=...": CLUSTER,
     "kubectl apply -f deploy/rayjob.yaml": CLUSTER,
     "kubectl get rayjob absld -w; kubectl logs -f job/absld": CLUSTER,
+    "ray start": CLUSTER,
+    "ray start --head": CLUSTER,
+    "ray start --address=HEAD:6379": CLUSTER,
+    "ray job submit": CLUSTER,
+    "ray job submit --address http://HEAD:8265 -- python -m absld_search.run NAME --address auto ...": CLUSTER,
+    "ray up deploy/launcher.yaml": CLUSTER,
+    "scancel JOBID": CLUSTER,
+    "sbatch --test-only": CLUSTER,
     "make cluster-test": "a cluster of its own, with PostgreSQL: ten minutes",
     "python -m tests.cluster.fields ray.io_rayjobs.yaml deploy/rayjob.yaml": "needs KubeRay's published definition",
     "python -m absld_search.status STUDY_FOLDER --storage URL": CLUSTER,
@@ -185,11 +197,18 @@ def test_every_command_of_the_pages_is_tested_or_marked() -> None:
     assert listed - set(found) == set(), "in no page any more"
 
 
+def test_commands_in_prose_are_seen() -> None:
+    """Of other programs too: what nobody looks at is wrong first."""
+    prose = {one.command for one in shown() if one.page == "docs/howto/cluster.md"}
+    assert {"ray up deploy/launcher.yaml", "scancel JOBID", "ray start --head"} <= prose
+
+
 def test_every_option_and_module_that_the_pages_show_exists() -> None:
     assert {one: said for one in shown() if (said := unknown_words(one.command))} == {}
     assert "--trails" in unknown_words("python -m absld_search.run absld --trails 3")
     assert unknown_words("python -m absld_search.runn") and unknown_words("make tests")
     assert unknown_words("python -m benchmarks.views --form") == "--form"
+    assert unknown_words("pip install -c constraint.txt '.[cluster,rbustbench]'") == "constraint.txt, rbustbench"
 
 
 def test_the_tests_that_the_list_names_are_there() -> None:

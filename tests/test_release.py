@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -9,31 +10,63 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import absld_search
 from absld_search import top_level
 from absld_search.words import UsageError
 
 ROOT = Path(__file__).parents[1]
+OURS = ("absld_search", "analysis", "search_spaces")  # the wheel's packages
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", "runs", "data", "teachers", "build", "site", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis"
 )
 
 
 def test_every_package_is_in_the_wheel() -> None:
-    import tomllib
-
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    tops = ("absld_search", "analysis", "search_spaces")
     there = {
-        str(file.parent.relative_to(ROOT)).replace("/", ".") for top in tops for file in (ROOT / top).rglob("*.py")
+        str(file.parent.relative_to(ROOT)).replace("/", ".") for top in OURS for file in (ROOT / top).rglob("*.py")
     }
     assert set(listed) == there
+
+
+EXTRA = {"optuna_integration": "optuna-integration"}  # modules of an extra, imported where it is asked for
+
+
+def test_every_import_of_ours_is_declared() -> None:
+    """The wheel's test borrows what it depends on, so it cannot miss what pyproject.toml forgets."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    extras = {
+        canonicalize_name(Requirement(text).name) for of in project["optional-dependencies"].values() for text in of
+    }
+    made_of = packages_distributions()
+    for name, file in sorted(_imported().items()):
+        if name in EXTRA:
+            assert EXTRA[name] in extras
+            continue
+        known = {canonicalize_name(distribution) for distribution in made_of.get(name, [])}
+        assert known & declared, f"{file} imports {name}, which no dependency of pyproject.toml brings"
+
+
+def _imported() -> dict[str, str]:
+    """Top-level name of every import in the wheel's packages, others' alone -> a file that has it."""
+    found = {}
+    for file in (file for top in OURS for file in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            found |= {name.partition(".")[0]: str(file.relative_to(ROOT)) for name in names}
+    return {name: file for name, file in found.items() if name not in (*sys.stdlib_module_names, *OURS)}
 
 
 def test_the_version_is_said_once_and_cited() -> None:
@@ -72,8 +105,8 @@ def test_wheel_and_sdist_hold_what_they_say(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         files = archive.namelist()
     tops = {name.split("/")[0] for name in files}
-    assert tops == {"absld_search", "analysis", "search_spaces", f"absld_search-{absld_search.__version__}.dist-info"}
-    assert "analysis/reported.json" in files
+    assert tops == {*OURS, f"absld_search-{absld_search.__version__}.dist-info"}
+    assert {"analysis/reported.json", *(f"{top}/py.typed" for top in OURS)} <= set(files)
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,22 @@ def test_again_it_answers_from_what_is_there(study: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in study.glob("trainings/*/*")}
 
 
+def test_a_report_that_fails_hides_no_finished_study(study: Path, tmp_path: Path) -> None:
+    """A file stands where the report's folder would: one line, the study's own exit code, and MLflow hears of it."""
+    copy = tmp_path / "runs"
+    shutil.copytree(study.parent, copy)
+    shutil.rmtree(copy / study.name / "report")
+    (copy / study.name / "report").write_text("")
+    found = command("ablation_dual_temps", "--smoke", "--out", str(copy))
+    assert found.returncode == 0 and "Traceback" not in found.stderr, found.stderr
+    [line] = [line for line in found.stderr.splitlines() if line.startswith("no report: ")]
+    assert "python -m analysis.report" in line and "index.html" not in found.stdout
+    client = MlflowClient(tracking.store_uri(copy))
+    experiment = client.get_experiment_by_name(study.name)
+    (answer,) = client.search_runs([experiment.experiment_id], "tags.`absld.kind` = 'answer'")
+    assert answer.data.tags["mlflow.note.content"].startswith("no report: ")
+
+
 def test_a_changed_question_under_the_same_name_is_refused(study: Path) -> None:
     words = ["ablation_dual_temps", "--smoke", "--out", str(study.parent), "--set", "weight_decay=0.1"]
     found = CliRunner().invoke(run.main, words)
@@ -206,8 +223,6 @@ def test_a_second_driver_is_told_who_holds_the_study(study: Path) -> None:
 
 
 def test_a_damaged_shard_is_trained_again(study: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "runs"
     shutil.copytree(study.parent, copy)
     before = results.load(copy / study.name)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -75,6 +76,14 @@ def test_plain_lines_say_it(half_done: Path) -> None:
     assert found.exit_code == 0 and "study: nobody drives it" in found.stdout
     assert "4/9 trainings, 1 running, 1 failed, about 20 s left" in found.stdout
     assert "epoch 1/2" in found.stdout and "nonfinite:loss" in found.stdout
+
+
+def test_what_runs_counts_where_its_log_is_elsewhere(half_done: Path) -> None:
+    """With --store trainings lie on the machines that compute them: the ledger alone knows that they run."""
+    shutil.rmtree(half_done / "trainings")
+    found = CliRunner().invoke(status.main, [str(half_done)])
+    assert found.exit_code == 0 and "4/9 trainings, 1 running" in found.stdout
+    assert "of 2 epochs, none heard of yet" in found.stdout and "starting" not in found.stdout
 
 
 def test_a_finished_study_has_nothing_left(study: Path) -> None:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
-from absld_search.core import data, provenance, results, teacher_making, teachers
+from absld_search.core import data, results, teacher_making, teachers
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders, sha256_of
-from absld_search.core.trial import Report, run_trial
+from absld_search.core.trial import TRAINING, Report, run_trial
 from absld_search.words import UsageError
 from absld_search.workloads import workload
 
@@ -77,13 +77,19 @@ def check_inputs(bundle: Bundle, config: TrialConfig, say: Say) -> None:
 
 
 def reproduce(bundle: Bundle, folder: Path, config: TrialConfig, to: Path, report: Report) -> dict[str, Any]:
-    """Train it again in `to`/KEY, compare with the bundle in `folder`, write `reproduction.json` there, return that."""
+    """Train it again in `to`/KEY, compare with the bundle in `folder`, write `reproduction.json` there, return that.
+
+    `earlier`: it was trained there before, and nothing is trained now; `environment` is of whatever trained it.
+    """
     to = to / config.key  # another bundle's training never counts as this one's
+    earlier = results.read_result(to) is not None
     run_trial(config, to, report)
+    trained = json.loads((to / TRAINING).read_text(encoding="utf-8"))
     found = {
         **compare(folder, to),
+        "earlier": earlier,
         "deterministic": config.deterministic,
-        "environment": differences(bundle["environment"].get("trained"), provenance.environment(config.device)),
+        "environment": differences(bundle["environment"].get("trained"), trained["environment"]),
     }
     results.write_json(to / "reproduction.json", found)
     return found

@@ -74,10 +74,11 @@ def lines(found: Standing, gpus: Sequence[str] = ()) -> list[str]:
 
 def headline(found: Standing) -> str:
     """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564 (val)`."""
-    running = sum(epoch > 0 for epoch, _ in found.running.values())
     failed = [f"{len(found.failed)} failed"] if found.failed else []
     best = [f"best worst class {found.best:.3f} (val)"] if found.best is not None else []
-    return ", ".join([f"{found.done}/{found.total} trainings", f"{running} running", *failed, _time(found), *best])
+    return ", ".join(
+        [f"{found.done}/{found.total} trainings", f"{len(found.running)} running", *failed, _time(found), *best]
+    )
 
 
 def front(found: Standing) -> str:
@@ -86,8 +87,8 @@ def front(found: Standing) -> str:
 
 
 def progress(epoch: int, of: int) -> str:
-    """`epoch 12/30`, or that it has not ended one yet."""
-    return f"epoch {epoch}/{of}" if epoch else "starting"
+    """`epoch 12/30`, or that none is known to have ended: it starts, or its log is on another machine."""
+    return f"epoch {epoch}/{of}" if epoch else f"of {of} epochs, none heard of yet"
 
 
 def _time(found: Standing) -> str:

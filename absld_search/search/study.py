@@ -103,16 +103,19 @@ class Study:
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
-    def publish(self, report: Path, description: str) -> None:
-        """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything."""
-        self.fetching.publish("results", "report")
-        self.mirroring.answer(sorted(report.iterdir()), {}, description)
+    def publish(self, report: Path | None, description: str) -> None:
+        """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything.
+
+        `report`: None where none could be written.
+        """
+        self.fetching.publish("results", *(["report"] if report else []))
+        self.mirroring.answer(sorted(report.iterdir()) if report else [], {}, description)
         left = any(row["state"] in (WAITING, RUNNING) for row in self.ledger.trainings())
         self.mirroring.close(CLOSING_SECONDS if left else CATCH_UP_SECONDS)
 
-    def closing(self, code: int) -> str:
-        """Where to look next."""
-        lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"]
+    def closing(self, code: int, written: bool) -> str:
+        """Where to look next; `written`: whether there is a report."""
+        lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"] if written else []
         lines += [f"front   {self.plan.request.show}"]
         if code == INTERRUPTED:
             lines += [*self._lost(), f"{self.queue.paused or 'interrupted'}: run the same command again to continue"]

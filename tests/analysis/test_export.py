@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from absld_search import reproduce
 from absld_search.core import metrics, results
 from absld_search.core.files import sha256_of
-from analysis import export
+from analysis import export, load_study
+from analysis import tables as paper_tables
 from analysis.picking import on_val, pick, training_of
 from tests.study_folder import write_study
 
@@ -46,7 +47,23 @@ def test_export_then_reproduce_gives_the_same_weights_and_classes(bundle: Path) 
     assert told["weights"]["here"] == sha256_of(bundle / "model.safetensors")
     assert {(row["split"], row["attack"]) for row in told["attacks"]} >= {("test", "clean"), ("test", "apgd")}
     assert all(row["classes_equal"] and row["differing"] == 0 for row in told["attacks"])
-    assert told["environment"] == {}
+    assert told["environment"] == {} and not told["earlier"]
+
+
+def test_an_earlier_reproduction_is_told_with_its_own_environment(bundle: Path, tmp_path: Path) -> None:
+    """Asked again after an upgrade, nothing is trained: the versions are of whatever trained it, not of today."""
+    other = tmp_path / "bundle"
+    shutil.copytree(bundle, other)
+    shutil.copytree(bundle.with_name("bundle.reproduction"), other.with_name("bundle.reproduction"))
+    [file] = other.with_name("bundle.reproduction").glob("*/training.json")
+    described = json.loads(file.read_text())
+    described["environment"]["packages"]["torch"] = "0.4"
+    file.write_text(json.dumps(described))
+    found = invoke(reproduce.main, other)
+    assert found.exit_code == 0, found.output
+    there = json.loads((bundle / "environment.json").read_text())["trained"]["packages"]["torch"]
+    assert f"other packages.torch: {there} there, 0.4 here" in found.stdout
+    assert "trained by an earlier run of this command" in found.stdout and "weights  equal" in found.stdout
 
 
 def test_other_weights_and_verdicts_are_told(bundle: Path, tmp_path: Path) -> None:
@@ -139,6 +156,19 @@ def test_refused_before_anything_is_created(study: Path, tmp_path: Path, words: 
     found = invoke(export.main, study, *words, "--to", tmp_path / "bundle")
     assert found.exit_code == 2 and message in found.stderr and len(found.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_no_door_loads_what_only_the_search_has(study: Path) -> None:
+    """A search's epochs and verdicts are many millions of rows: they are read when somebody asks for them."""
+    whole, view = results.load(study), load_study(study)
+    confirm = {row["training"] for row in whole.trainings.to_pylist() if row["stage"] == "confirm"}
+    for loaded in (view.tables, export.load(study), paper_tables.load(study)):
+        for name in ("epochs", "images"):
+            assert set(getattr(loaded, name)["training"].to_pylist()) == confirm
+            assert set(getattr(whole, name)["training"].to_pylist()) > confirm
+    assert len(view.images()) == len(whole.images)
+    searched = next(row["training"] for row in whole.trainings.to_pylist() if row["stage"] == "search")
+    assert set(view.images([searched]).training) == {searched}
 
 
 def test_what_is_no_study_and_what_is_no_bundle_is_said(study: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from absld_search.search import fronts
 from absld_search.search.stats import paired
 from absld_search.words import UsageError
-from analysis import StudyView, load_study
+from analysis import StudyView, choosing, load_study
 from tests.study_folder import write_study
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,18 @@ def test_another_pair_is_corrected_for_all_pairs(made: StudyView) -> None:
     assert row.holm_p >= min(1, row.p * (len(raw) - below)) - 1e-12 and row.holm_p > row.p
     back = made.compare("product", "shared").loc["apgd_accuracy"]
     assert (back.difference, back.low, back.high) == pytest.approx((-row.difference, -row.high, -row.low))
+
+
+@pytest.mark.parametrize("pair", [*itertools.permutations(("dual", "shared", "product"), 2)])
+def test_a_report_of_two_arms_and_a_notebook_say_the_same(made: StudyView, pair: tuple[str, str]) -> None:
+    found = choosing.compared(made.tables, pair)
+    shown = made.compare(*pair)
+    assert [one.measure for one in found.comparisons] == list(shown.index) != []
+    for one in found.comparisons:
+        row = shown.loc[one.measure]
+        assert (row.p, row.holm_p, row.decided) == (one.p, one.holm_p, one.decided)
+    planned = "dual" in pair
+    assert ("2 comparison(s) with dual" if planned else "all 3 pairs of arms") in found.caveats[0]
 
 
 def test_words_that_are_wrong_are_named(made: StudyView, tmp_path: Path) -> None:

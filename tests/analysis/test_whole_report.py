@@ -16,7 +16,18 @@ import pytest
 
 from absld_search.core import results
 from absld_search.search import fronts
-from analysis import choosing, figures, importances, latex, loading, repeats, report, sheets, spending, standing
+from analysis import (
+    choosing,
+    figures,
+    importances,
+    latex,
+    loading,
+    repeats,
+    report,
+    sheets,
+    spending,
+    standing,
+)
 from analysis.answer import answer
 from analysis.contents import contents
 from analysis.front_figure import attainment
@@ -332,3 +343,34 @@ def test_studies_of_other_settings_are_not_compared(study, tmp_path, capsys):
     other = write_study(tmp_path / "other", {"dual": 0.0}, workload="cifar10")
     assert report.main([str(study), str(other)]) == 2
     assert "workload" in capsys.readouterr().err and not (study / "report" / "with-other").exists()
+
+
+TEACHER = {"sat": {"sha256": "a" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"data": {"sha256": "other"}}, "data: other and first were made on different data"),
+        ({"teachers": {"sat": {"sha256": "b" * 64}}}, f"sat has other weights in other ({'b' * 12}) than in first"),
+    ],
+)
+def test_studies_of_other_data_or_teachers_are_not_compared(tmp_path, capsys, facts, message):
+    """One name, other bytes: nothing else in the two studies differs."""
+    known = {"data": {"sha256": "one"}, "teachers": TEACHER}
+    first = write_study(tmp_path / "first", {"dual": 0.0}, seeds=1, trials=2, **known)
+    other = write_study(tmp_path / "other", {"dual": 0.0}, seeds=1, trials=2, **(known | facts))
+    assert report.main([str(first), str(other)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_studies_with_different_teachers_of_different_names_are_compared(tmp_path):
+    studies = [
+        loading.load(write_study(tmp_path / name, {"dual": 0.0}, seeds=1, trials=2, **facts))
+        for name, facts in {
+            "a": {"teachers": TEACHER},
+            "b": {"teachers": {"trades": {"sha256": "c"}}},
+            "old": {},
+        }.items()
+    ]
+    assert set(choosing.merged(studies).facts["teachers"]) == {"sat", "trades"}
