@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from absld_search.core import models
 from benchmarks import gpu
+from benchmarks.train_step import Table, batch_of
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["step", "epochs", "packing", "autoattack"])
 def test_a_part_runs(part: str, tmp_path: Path) -> None:
     if torch.cuda.is_available():
@@ -28,3 +30,23 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu.main(["step"])
     assert "there is no GPU" in capsys.readouterr().err
+
+
+def test_a_step_that_is_recorded_does_not_look_at_the_generator() -> None:
+    """A rescue from full memory notes its state, and CUDA refuses that while it records."""
+    student, table = models.build("resnet-8-4", 10, 3, 0), Table(torch.zeros(4, 10))
+    ours = gpu.recordable(student, table, batch_of(4), precision="bf16")
+    assert ours.trainer.speed.graphs and not ours.trainer.rescue.active and ours.trainer.options.precision == "bf16"
+
+
+def test_what_a_part_has_found_is_kept_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(setting: gpu.Setting, name: str) -> dict[str, str]:
+        if name == "second":
+            raise KeyboardInterrupt
+        return {"found": name}
+
+    monkeypatch.setattr(gpu, "TOY", replace(gpu.TOY, students=("first", "second")))
+    monkeypatch.setattr(gpu, "one_student", cut)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["step", "--toy", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "gpu-step.json").read_text())["step"] == {"first": {"found": "first"}}
