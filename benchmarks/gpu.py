@@ -1,4 +1,4 @@
-"""What only a GPU can tell, each part at most nine minutes there. Needs torch, and pyautoattack for the last part.
+"""What only a GPU can tell, each part at most nine minutes there. Needs torch and numpy, and pyautoattack for the last.
 
 python -m benchmarks.gpu step|epochs|packing|autoattack [--toy] [--data cifar10.parquet] [--out FOLDER]
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import os
 import subprocess
 import sys
 import time
@@ -28,8 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import evaluation, models, teachers
+from absld_search.core import evaluation, models
 from absld_search.core.data import Batch, Split
+from absld_search.core.logit_bank import Network
 from absld_search.core.methods.absld import ABSLD
 from absld_search.core.speed import Speed
 from absld_search.core.trainer import Options, Schedule, Trainer
@@ -153,7 +155,7 @@ def one_student(setting: Setting, name: str) -> dict[str, Any]:
     batch = batch_of(setting.size.batch, device=setting.device)
     student, teacher = (models.build(n, 10, 3, 0).to(setting.device) for n in (name, setting.size.teacher))
     plain = PlainABSLD(copy.deepcopy(student), teacher, 10)
-    table = Table(teachers.Network(teacher).clean_logits(batch))
+    table = Table(Network(teacher).clean_logits(batch))
 
     def ours(**words: Any) -> Callable[[], object]:
         return OurStep(copy.deepcopy(student), table, batch, Speed(), Options(**words)).step
@@ -308,6 +310,7 @@ def main(words: list[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not asked.toy:
         parser.error("there is no GPU here; --toy runs everything small, to see that it runs")
+    os.environ.setdefault("ABSLD_CACHE_DIR", str(asked.out / "cache"))  # of what is compiled; else platformdirs says
     setting = Setting(TOY if asked.toy else FULL, device, asked.data, time.monotonic(), asked.toy, asked.out)
     found = PARTS[asked.part](setting)
     if asked.part != "one":

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import models, teachers
+from absld_search.core import models
 from absld_search.core.data import Batch, Split
-from absld_search.core.logit_bank import Count
+from absld_search.core.logit_bank import Count, Network
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.absld import ABSLD
 from absld_search.core.speed import Speed
@@ -62,7 +62,7 @@ class OurStep:
     """What the trainer does with a batch, by the trainer itself."""
 
     def __init__(
-        self, student: nn.Module, teacher: teachers.Network | Table, batch: Batch, how: Speed,
+        self, student: nn.Module, teacher: Network | Table, batch: Batch, how: Speed,
         options: Options = OPTIONS, num_steps: int = 10,
     ) -> None:  # fmt: skip
         self.student, self.batch = student, batch
@@ -110,11 +110,11 @@ def gate(
     wanted = plain.loss(batch.x, batch.y)
     wanted.backward()
     found = []
-    table = Table(teachers.Network(teacher).clean_logits(batch))
+    table = Table(Network(teacher).clean_logits(batch))
     for switch, how in {**SWITCHES, "teacher from a table": NONE, "all, from a table": Speed()}.items():
         if only and switch not in only:
             continue
-        asked = table if "table" in switch else teachers.Network(teacher)
+        asked = table if "table" in switch else Network(teacher)
         ours = OurStep(copy.deepcopy(student), asked, batch, how, num_steps=num_steps)
         next(ours.student.parameters()).data[0] += disturb
         torch.manual_seed(5)
@@ -166,7 +166,7 @@ def variants(case: Case, compiled: bool, device: str = "cpu") -> dict[str, Calla
     batch = batch_of(case.batch_size, device=device)
     student, teacher = (models.build(n, 10, 3, seed).to(device) for seed, n in enumerate((case.student, case.teacher)))
     plain = PlainABSLD(copy.deepcopy(student), teacher, 10)
-    table = Table(teachers.Network(teacher).clean_logits(batch))
+    table = Table(Network(teacher).clean_logits(batch))
     found: dict[str, Callable[[], object]] = {"plain": lambda: plain.step(batch.x, batch.y)}
     for precision in case.goals:
         for compile in (False, True) if compiled else (False,):

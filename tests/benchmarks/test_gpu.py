@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import torch
 from absld_search.core import models
 from benchmarks import gpu
 from benchmarks.train_step import Table, batch_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -50,3 +55,36 @@ def test_what_a_part_has_found_is_kept_at_once(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         gpu.main(["step", "--toy", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "gpu-step.json").read_text())["step"] == {"first": {"found": "first"}}
+
+
+ALONE = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *more):
+        return None if name.partition(".")[0] in {absent!r} else self.finder.find_spec(name, *more)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+from benchmarks import gpu
+for part in {parts!r}:
+    assert gpu.main([part, "--toy", "--out", {out!r}]) == 0
+"""
+OURS = {  # what the package itself depends on beside torch (which brings filelock) and numpy
+    "click", "matplotlib", "mlflow", "optuna", "pandas", "PIL", "platformdirs", "pyarrow", "pyautoattack", "ray",
+    "rich", "safetensors", "scipy", "sklearn", "sqlalchemy", "torchvision",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "beside"), [(["step", "epochs"], set()), (["autoattack"], {"pyautoattack"})])
+def test_it_needs_torch_and_numpy_alone(parts: list[str], beside: set[str], tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("toy sizes are for machines without a GPU")
+    code = ALONE.format(absent=OURS - beside, parts=parts, out=str(tmp_path))
+    around = {name: value for name, value in os.environ.items() if name != "ABSLD_CACHE_DIR"}
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=around, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all((tmp_path / f"gpu-{part}.json").exists() for part in parts)
