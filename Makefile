@@ -42,12 +42,14 @@ ui: $(VENV)/installed
 BENCHMARKS := views bank startup driver packing search16 train_step evaluate fidelity statistics
 
 bench: $(VENV)/installed
-	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --short $(ARGS) || exit 1; done
-	$(BIN)/python -m benchmarks.page
+	@began=$$(date +%s); \
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --short $(ARGS) || exit 1; done; \
+	$(BIN)/python -m benchmarks.page && echo "all of them took $$(( $$(date +%s) - began )) s"
 
 bench-full: $(VENV)/installed
-	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
-	$(BIN)/python -m benchmarks.page
+	@began=$$(date +%s); \
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done; \
+	$(BIN)/python -m benchmarks.page && echo "all of them took $$(( $$(date +%s) - began )) s"
 
 # The stamp is written last: an interrupted installation is begun again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -9,8 +9,10 @@ change of the training targets softmax(z / tau), tau 1, of logits as large as a 
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +73,13 @@ def half_precision() -> dict[str, float]:
     return {"largest": moved.max().item(), "mean": moved.mean().item()}
 
 
-def main() -> None:
-    asked = options(__doc__)
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    return options(__doc__, words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kept = bank(folder)
@@ -87,7 +94,7 @@ def main() -> None:
                 "bank, with its check of the views": lambda: [kept.clean_logits(batch) for batch in seen],
                 "bank, opening an epoch": lambda: [kept._block(1) for _ in range(20)],
             },
-            rounds=5 if asked.short else 25,
+            rounds=5 if told.short else 25,
         )
         context = multiprocessing.get_context("spawn")
         answer = context.SimpleQueue()
@@ -102,7 +109,7 @@ def main() -> None:
     half = half_precision()
     print(f"targets from 16 bits: moved by {half['largest']:.1e} at most, {half['mean']:.1e} on average")
     facts = {"microseconds_a_look_up": micro, "goal": 20, "copied_bytes": own, "allocated_bytes": allocated}
-    timing.write(asked.out, "bank", {"ratios": timing.plain(found), **facts, "half_precision": half})
+    timing.write(told.out, "bank", {"ratios": timing.plain(found), **facts, "half_precision": half})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ MLflow mirror, whose trainings return at once. Each row is a process of its own.
 
 from __future__ import annotations
 
+import argparse
 import math
 import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +91,15 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
-    asked = options(__doc__)
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    return options(__doc__, words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
     sizes = (
-        [("queue", 100), ("Ray", 20)] if asked.short else [("queue", 100), ("queue", 1000), ("Ray", 100), ("Ray", 1000)]
+        [("queue", 100), ("Ray", 20)] if told.short else [("queue", 100), ("queue", 1000), ("Ray", 100), ("Ray", 1000)]
     )
     context, rows = multiprocessing.get_context("spawn"), []
     print("driver, trials that train nothing (one run each)")
@@ -106,7 +113,7 @@ def main() -> None:
         rows.append({"way": way, "trials": trials, "cpu_seconds": cpu, "seconds": wall, "megabytes": grown})
         each = f"{1000 * cpu / trials:9.1f} ms CPU each{1000 * wall / trials:9.1f} ms each"
         print(f"{way:<6}{trials:6} trials{each}{grown:8.1f} MB more")
-    timing.write(asked.out, "driver", {"rows": rows})
+    timing.write(told.out, "driver", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -4,20 +4,22 @@ Side by side on the same weights and images: PGD-20 against the releases' way (g
 left), APGD-CE and AutoAttack against pyautoattack with the same seeds. Verdicts that differ are listed.
 
 Goals: PGD-20 2.4x; APGD-CE 3.6x where most images are fooled (ResNet-18); AutoAttack 1.3x on digits.
-Command: python -m benchmarks.evaluate --part digits CHECKPOINT...     (three trained digits students, 400 images)
-         python -m benchmarks.evaluate --part cifar10-mini --data-dir DATA CHECKPOINT   (128 images)
-         python -m benchmarks.evaluate --part resnet18 --data-dir DATA  (ResNet-18 of pyautoattack, 4/255)
+Command: python -m benchmarks.evaluate [--short]                        (a digits student trained here, and resnet18)
+         python -m benchmarks.evaluate --part digits CHECKPOINT...      (digits of trained students)
+         python -m benchmarks.evaluate --part cifar10-mini CHECKPOINT   (128 images)
+         python -m benchmarks.evaluate --part resnet18                  (ResNet-18 of pyautoattack, 4/255)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 import torch.nn.functional as F
 from pyautoattack import AutoAttack
@@ -26,11 +28,15 @@ from torch import Tensor, nn
 from absld_search import checkpoint_evaluation
 from absld_search.core import attacks, data, evaluation
 from absld_search.core.attack_names import ATTACKS
+from absld_search.core.config import TrialConfig
+from absld_search.core.trial import run_trial
 from absld_search.workloads import Workload, workload
 from benchmarks import timing
+from benchmarks.options import DATA, parser
 
 SEED = evaluation.EVALUATION_SEED
 SIZES = {"digits": 400, "cifar10-mini": 128, "resnet18": 32}
+SHORT = {"digits": 32, "cifar10-mini": 32, "resnet18": 8}  # with --short
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,11 @@ def _part(title: str, variants: dict[str, Callable[[], Any]], rounds: int, case:
         return lambda: seen.__setitem__(name, variants[name]())
 
     ratios = timing.in_turns({name: kept(name) for name in variants}, rounds)
-    click.echo(timing.table(title, ratios))
+    print(timing.table(title, ratios))
     first = next(iter(variants))
     differing = {name: _differing(seen[first], result, case) for name, result in seen.items() if name != first}
     left = seen[first] if isinstance(seen[first], Tensor) else list(seen[first].values())[-1]
-    click.echo(f"  right after the attack: {int(left.sum())} of {len(left)}; verdicts that differ: {differing}")
+    print(f"  right after the attack: {int(left.sum())} of {len(left)}; verdicts that differ: {differing}")
     return {"ratios": timing.plain(ratios), "right": int(left.sum()), "differing": differing}
 
 
@@ -172,29 +178,51 @@ def resnet18(n: int, data_dir: Path) -> Case:
     return Case("ResNet-18", model.eval(), split, 4 / 255, 0.003)
 
 
-@click.command()
-@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--part", type=click.Choice(list(SIZES)), default="digits", show_default=True)
-@click.option("--images", type=int, help="[default: 400 digits, 128 of cifar10-mini, 32 for the ResNet-18]")
-@click.option("--rounds", default=5, show_default=True, help="AutoAttack gets three at most.")
-@click.option("--no-autoattack", is_flag=True, help="PGD-20 and APGD-CE alone.")
-@click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/benchmarks"), show_default=True)
-def main(
-    checkpoints: tuple[Path, ...], part: str, images: int | None, rounds: int, no_autoattack: bool, data_dir: Path,
-    out: Path,
-) -> None:  # fmt: skip
-    """Compare on each checkpoint and write OUT/evaluate-PART.json."""
-    torch.set_num_threads(1)
-    n = images or SIZES[part]
+def trained(folder: Path) -> Path:
+    """A digits student trained by TRADES, seconds of work: for whoever brings no checkpoint."""
+    config = TrialConfig.from_words({"method": "trades"}, "digits")
+    run_trial(config, folder, lambda *_: None)
+    return folder / "model.safetensors"
+
+
+def cases_of(told: argparse.Namespace, part: str) -> Iterator[Case]:
+    """What is compared, one after the other, so that it need not all be in memory."""
+    n = told.images or (SHORT if told.short else SIZES)[part]
     if part == "resnet18":
-        cases = [resnet18(n, data_dir)]
-    else:
-        cases = [of_checkpoint(path, workload(part), n, data_dir) for path in checkpoints]
-    if not cases:
-        raise click.UsageError("give the checkpoints of trained students")
-    found = [compare(case, rounds, not no_autoattack) for case in cases]
-    click.echo(str(timing.write(out, f"evaluate-{part}", {"cases": found})))
+        yield resnet18(n, told.data_dir)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path in told.checkpoints or [trained(Path(folder) / "trades")]:
+            yield of_checkpoint(path, workload(part), n, told.data_dir)
+
+
+def parts_of(told: argparse.Namespace) -> list[str]:
+    """The part that was named, or what needs no checkpoint: digits and, in full and where its images are, resnet18."""
+    if told.part:
+        return [told.part]
+    return ["digits", *(["resnet18"] if not told.short and (told.data_dir / "cifar10").is_dir() else [])]
+
+
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parts = parser(__doc__, ("--rounds", int, 5, "one with --short; AutoAttack gets three at most"),
+                   ("--data-dir", Path, DATA, "where CIFAR-10 lies"))  # fmt: skip
+    parts.add_argument("checkpoints", nargs="*", type=Path, help="of trained students; digits trains one without")
+    parts.add_argument("--part", choices=SIZES, help="one alone; without, digits and, in full, resnet18")
+    parts.add_argument("--images", type=int, help=f"how many; {SIZES}, with --short {SHORT}")
+    parts.add_argument("--no-autoattack", action="store_true", help="PGD-20 and APGD-CE alone")
+    told = parts.parse_args(words)
+    if told.part == "cifar10-mini" and not told.checkpoints:
+        parts.error("--part cifar10-mini needs the checkpoints of trained students")
+    told.rounds = 1 if told.short else told.rounds
+    return told
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
+    for part in parts_of(told):
+        found = [compare(case, told.rounds, not told.no_autoattack) for case in cases_of(told, part)]
+        print(timing.write(told.out, f"evaluate-{part}", {"cases": found}))
 
 
 if __name__ == "__main__":

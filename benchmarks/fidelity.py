@@ -1,26 +1,26 @@
 """Which short training ranks configurations as the whole one does? Asked by training all of them, every way.
 
-python -m benchmarks.fidelity                                   # digits, 27 configurations, 3 seeds
+python -m benchmarks.fidelity [--short]                         # digits, 27 configurations, 3 seeds
 python -m benchmarks.fidelity --workload cifar10-micro --configs 8 --seeds 1 --data-dir DATA
 python -m benchmarks.fidelity --report-only                     # table and picture from what is there
 
 Ways of a rung of e epochs: `truncated`, the whole training looked at after e epochs; `compressed`, a training of e
 epochs; `clock`, the same with temperatures that move epochs / e times as fast; `trunk`, a branch that decays from the
-whole training's stable rate. Every result is a line of OUT/<workload>.jsonl, written once; the same command goes on.
+whole training's stable rate. Every result is a line of LINES/<workload>.jsonl, written once; the same command goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 
@@ -31,8 +31,10 @@ from absld_search.core.rungs import at, run_rung, rungs
 from absld_search.core.trainer import EpochEnd, NonFinite
 from absld_search.words import UsageError
 from absld_search.workloads import Workload, workload
-from benchmarks import fidelity_page, fidelity_report
+from benchmarks import fidelity_page, fidelity_report, timing
+from benchmarks.options import DATA, parser
 
+DOCS = Path(__file__).parents[1] / "docs"
 PLAIN = ({"method": "rslad"}, {"method": "trades"}, {"method": "sat"})
 GRACE = {"digits": 3}  # epochs of the lowest rung; 1 elsewhere
 STORED = ("clean_accuracy", *fidelity_report.OBJECTIVES)
@@ -173,15 +175,14 @@ def _kept(metrics: Mapping[str, float], prefix: str = "") -> dict[str, float]:
 
 def run(study: Study) -> None:
     """Train whatever is missing."""
-    torch.set_num_threads(1)
     there = stored(study)
     missing = [task for task in tasks(study) if task.key(study) not in there]
     for name in sorted({name for task in missing for name in task.config(study).teacher_names.values()}):
-        teacher_making.ensure_teacher(study.setting, name, "cpu", click.echo, study.folders)
+        teacher_making.ensure_teacher(study.setting, name, "cpu", print, study.folders)
     for done, task in enumerate(missing):
         if task.key(study) in there:  # two ways can share a training
             continue
-        click.echo(f"{done + 1}/{len(missing)}  {task.way} {task.number} at {task.budget}, seed {task.seed}")
+        print(f"{done + 1}/{len(missing)}  {task.way} {task.number} at {task.budget}, seed {task.seed}")
         there[task.key(study)] = line = measure(study, task)
         study.out.mkdir(parents=True, exist_ok=True)
         with open(study.file, "a", encoding="utf-8") as handle:
@@ -226,29 +227,46 @@ def _put(found: fidelity_report.Found, study: Study, task: Task, line: Mapping[s
         found.put(f"{task.way} test", task.budget, task.number, task.seed, line["test"])
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--workload", "name", default="digits", show_default=True)
-@click.option("--configs", type=click.IntRange(min=6), default=27, show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results/fidelity"), show_default=True)
-@click.option("--image", type=click.Path(path_type=Path), default=Path("docs/images/fidelity.png"), show_default=True)
-@click.option("--report-only", is_flag=True, help="Train nothing.")
-def main(name: str, configs: int, seeds: int, data_dir: Path, out: Path, image: Path, report_only: bool) -> None:
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says. The pages of docs/ are written by the whole measurement alone."""
+    more = (("--configs", int, 27, "6 with --short"), ("--seeds", int, 3, "1 with --short"))
+    places = (("--workload", str, "digits", "whose trainings"), ("--data-dir", Path, DATA, "where its images lie"))
+    parts = parser(__doc__, *more, *places)
+    parts.add_argument("--lines", type=Path, help="trainings and tables; docs/results/fidelity, or OUT/fidelity")
+    parts.add_argument("--image", type=Path, help="the picture; docs/images/fidelity.png, or OUT/fidelity/fidelity.png")
+    parts.add_argument("--report-only", action="store_true", help="train nothing")
+    told = parts.parse_args(words)
+    if told.configs < 6 or told.seeds < 1:
+        parts.error("--configs must be at least 6, --seeds at least 1")
+    if told.short:
+        told.configs, told.seeds = 6, 1
+    short = told.out / "fidelity" if told.short else None
+    told.lines = told.lines or short or DOCS / "results" / "fidelity"
+    told.image = told.image or (short or DOCS / "images") / "fidelity.png"
+    return told
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Train every configuration every way, and say how well the short trainings rank."""
+    told = asked(words)
     try:
-        setting = workload(name)
-        study = Study(setting, configs, tuple(range(seeds)), out, Folders(str(data_dir.absolute()), ""))
-        if not report_only:
+        setting = workload(told.workload)
+        folders = Folders(str(told.data_dir.absolute()), "")
+        study = Study(setting, told.configs, tuple(range(told.seeds)), told.lines, folders)
+        if not told.report_only:
             run(study)
         found = collected(study)
     except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    whole = TrialConfig.from_words({"schedule": "wsd"}, name)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    whole = TrialConfig.from_words({"schedule": "wsd"}, setting.name)
     leaves = {budget: at(whole, budget).schedule.branch_at for budget in study.budgets}
-    click.echo(fidelity_page.write(found, leaves, out, image))
+    print(fidelity_page.write(found, leaves, told.lines, told.image))
+    kept = ("workload", "configs", "seeds", "rows", "halvings")
+    facts = json.loads((told.lines / f"{setting.name}.json").read_text(encoding="utf-8"))
+    print(timing.write(told.out, "fidelity", {name: facts[name] for name in kept}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

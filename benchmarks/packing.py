@@ -9,11 +9,13 @@ time. With --device cuda the processes share one GPU, each with its share of the
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +84,20 @@ class Processes:
             inbox.put(None)
 
 
-def main() -> None:
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
     more = (("--device", str, "cpu", "cpu or cuda"), ("--processes", int, 2, "at most at a time"))
-    asked = options(__doc__, *more)
-    count, rounds = asked.processes, 3 if asked.short else 9
-    ways = [(1, 1), (count, 1), *([(1, count), (count, count)] if asked.device == "cpu" else [])]
+    return options(__doc__, *more, words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
+    count, rounds = told.processes, 3 if told.short else 9
+    ways = [(1, 1), (count, 1), *([(1, count), (count, count)] if told.device == "cpu" else [])]
     taken: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
     os.environ.pop("OMP_NUM_THREADS", None)  # here threads are what is compared
     with tempfile.TemporaryDirectory() as folder:
-        processes = Processes(count, 2 if asked.short else 8, asked.device, folder)
+        processes = Processes(count, 2 if told.short else 8, told.device, folder)
         for number in range(rounds + 1):
             for way in ways if number % 2 else reversed(ways):
                 rate = processes.steps_a_second(*way)
@@ -98,7 +105,7 @@ def main() -> None:
                     taken[way].append(rate)
         processes.end()
     rows = []
-    print(f"{STUDENT}, batches of {BATCH}, {asked.device} ({rounds} rounds, median of per-round ratios [range])")
+    print(f"{STUDENT}, batches of {BATCH}, {told.device} ({rounds} rounds, median of per-round ratios [range])")
     for way, rates in taken.items():
         ratios = [here / one for here, one in zip(rates, taken[1, 1], strict=True)]
         middle = (statistics.median(rates), statistics.median(ratios), min(ratios), max(ratios))
@@ -106,7 +113,7 @@ def main() -> None:
         rows[-1] |= {"processes": way[0], "threads": way[1]}
         ratio = f"{middle[1]:7.2f}x  [{middle[2]:.2f} to {middle[3]:.2f}]"
         print(f"{way[0]} processes x {way[1]} threads{middle[0]:8.2f} steps/s{ratio}")
-    timing.write(asked.out, "packing", {"device": asked.device, "rows": rows, "rounds": rounds, "goal": 0.9 * count})
+    timing.write(told.out, "packing", {"device": told.device, "rows": rows, "rounds": rounds, "goal": 0.9 * count})
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ empty at the start and filled inside the time. CPU time of the process; the teac
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,23 +122,28 @@ def variants(images: Split, model: nn.Module, folder: Path) -> dict[str, Callabl
     return found
 
 
-def main() -> None:
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
     more = (("--trials", int, 16, "trainings"), ("--batches", int, 1, "of 64 images, a training"))
-    asked = options(__doc__, *more, ("--rounds", int, 9, "in turns"))
-    trials, count = (min(asked.trials, 4), 1) if asked.short else (asked.trials, asked.rounds)
-    images, model = split(asked.batches), models.build(TEACHER, 10, 3, 0)
+    return options(__doc__, *more, ("--rounds", int, 9, "in turns"), words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
+    trials, count = (min(told.trials, 4), 1) if told.short else (told.trials, told.rounds)
+    images, model = split(told.batches), models.build(TEACHER, 10, 3, 0)
     our_training(0, 0.1, Network(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))), images, {})  # warm
     results = rounds(count, trials, images, model)
     plain = results["plain, float32"]
     found = [row(variant, of, plain) for variant, of in results.items()]
-    print(f"{trials} trainings of {asked.batches} batches of {BATCH}, {TEACHER} to {STUDENT}, {count} rounds")
+    print(f"{trials} trainings of {told.batches} batches of {BATCH}, {TEACHER} to {STUDENT}, {count} rounds")
     for each in found:
         print("{variant:<18}{seconds:9.1f} s{faster:8.2f}x [{low:.2f} to {high:.2f}]   {teacher_images} teacher images"
               .format_map(each))  # fmt: skip
-    size = {"trials": trials, "batches": asked.batches, "batch": BATCH, "rounds": count}
+    size = {"trials": trials, "batches": told.batches, "batch": BATCH, "rounds": count}
     goals = {"float32": 8.5, "bfloat16": 11, "teacher": f"1/{trials}", "at": "16 trials"}
     timing.write(
-        asked.out, "search16", {"size": size, "rows": found, "goals": goals, "schedule": asdict(SETTING)["num_steps"]}
+        told.out, "search16", {"size": size, "rows": found, "goals": goals, "schedule": asdict(SETTING)["num_steps"]}
     )
 
 

@@ -8,11 +8,13 @@ left out.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from benchmarks import timing
 from benchmarks.options import options
@@ -45,9 +47,14 @@ def commands(out: str) -> dict[str, list[str]]:
     }
 
 
-def main() -> None:
-    asked = options(__doc__)
-    rounds, rows = 2 if asked.short else 7, []
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    return options(__doc__, words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
+    rounds, rows = 2 if told.short else 7, []
     print(f"start-up, wall-clock seconds ({rounds} rounds, median [range])")
     with tempfile.TemporaryDirectory() as out:
         for name, words in commands(out).items():
@@ -61,7 +68,7 @@ def main() -> None:
             print(f"{name:<40}{statistics.median(taken):7.2f}  [{min(taken):.2f} to {max(taken):.2f}]")
     worker = float(said.split()[-1])
     print(f"of the last line, a worker from being asked for to being ready: {worker:.2f}")
-    timing.write(asked.out, "startup", {"rows": rows, "rounds": rounds, "worker_seconds": worker})
+    timing.write(told.out, "startup", {"rows": rows, "rounds": rounds, "worker_seconds": worker})
 
 
 if __name__ == "__main__":

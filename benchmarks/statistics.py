@@ -1,6 +1,6 @@
 """What intervals, tests and objectives of a worst class are worth, on simulated trainings whose truth is known.
 
-python -m benchmarks.statistics [--out DIR] [--repetitions N] [--only TABLE] [--study STUDY_FOLDER]
+python -m benchmarks.statistics [--short] [--out DIR] [--repetitions N] [--only TABLE] [--study STUDY_FOLDER]
 
 Every table is seeded and goes to a JSON file of its own; with 1,000 repetitions all of them take some minutes on one
 core. `--study` adds a null check on the stored verdicts of a real study. docs/statistics.md says what was chosen
@@ -17,8 +17,10 @@ from typing import Any
 from benchmarks import statistics_intervals as intervals
 from benchmarks import statistics_search as search
 from benchmarks import timing
+from benchmarks.options import parser
 
 Row = dict[str, Any]
+SHORT = 50  # repetitions with --short
 TABLES = {
     "coverage-images": intervals.coverage_over_images,
     "debiasing": intervals.debiasing,
@@ -31,24 +33,29 @@ TABLES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parts = parser(__doc__, ("--repetitions", int, 1000, "of every table"))
+    parts.add_argument("--only", choices=[*TABLES, "none"], help="one table alone, or none but that of --study")
+    parts.add_argument("--study", type=Path, help="a study folder: the null check on its confirmed verdicts too")
+    told = parts.parse_args(words)
+    told.repetitions = min(SHORT, told.repetitions) if told.short else told.repetitions
+    return told
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Print every table and write it to `statistics-NAME.json`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description="Simulated statistics.")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--repetitions", type=int, default=1000)
-    parser.add_argument("--only", choices=[*TABLES, "none"], help="one table alone, or none but that of --study")
-    parser.add_argument("--study", type=Path, help="a study folder: the null check on its confirmed verdicts too")
-    asked = parser.parse_args(arguments)
+    told = asked(words)
     for name, make in TABLES.items():
-        if asked.only in (None, name):
-            _show(name, make(asked.repetitions), asked)
-    if asked.study:
-        _show("null-check-stored", intervals.stored_null_check(asked.study, asked.repetitions), asked)
+        if told.only in (None, name):
+            _show(name, make(told.repetitions), told)
+    if told.study:
+        _show("null-check-stored", intervals.stored_null_check(told.study, told.repetitions), told)
     return 0
 
 
-def _show(name: str, rows: list[Row], asked: argparse.Namespace) -> None:
-    timing.write(asked.out, f"statistics-{name}", {"repetitions": asked.repetitions, "rows": rows})
+def _show(name: str, rows: list[Row], told: argparse.Namespace) -> None:
+    timing.write(told.out, f"statistics-{name}", {"repetitions": told.repetitions, "rows": rows})
     print(table(name, rows), "\n", flush=True)
 
 

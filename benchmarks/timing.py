@@ -30,18 +30,24 @@ class Ratio:
 
 
 def in_turns(
-    variants: Mapping[str, Callable[[], object]], rounds: int = 9, clock: Callable[[], float] = time.process_time
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int = 9,
+    clock: Callable[[], float] = time.process_time,
+    late: Callable[[], bool] = lambda: False,
 ) -> list[Ratio]:
     """One `Ratio` a variant, the first being what the others are held against; each is run once beforehand.
 
     `clock`: process CPU time by default, which forgives other processes; `time.perf_counter` where a variant uses
-    more than one thread, more than one process, or a GPU (and then waits for it itself).
+    more than one thread, more than one process, or a GPU (and then waits for it itself). After one round at least,
+    none begins when it is `late`.
     """
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for run in variants.values():
         run()
     order = list(variants)
     for number in range(rounds):
+        if number and late():
+            break
         random.Random(number).shuffle(order)
         for name in order:
             began = clock()

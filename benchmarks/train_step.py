@@ -14,20 +14,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import models, teachers
+from absld_search.core import models
 from absld_search.core.data import Batch, Split
-from absld_search.core.logit_bank import Count
+from absld_search.core.logit_bank import Count, Network
 from absld_search.core.losses import ClassMeans
 from absld_search.core.methods.absld import ABSLD
 from absld_search.core.speed import Speed
 from absld_search.core.trainer import Options, Schedule, Trainer
 from benchmarks import timing
+from benchmarks.options import parser
 from benchmarks.plain import PlainABSLD
 
 NONE = Speed(fold=False, channels_last=False, closed_form=False)
@@ -62,7 +62,7 @@ class OurStep:
     """What the trainer does with a batch, by the trainer itself."""
 
     def __init__(
-        self, student: nn.Module, teacher: teachers.Network | Table, batch: Batch, how: Speed,
+        self, student: nn.Module, teacher: Network | Table, batch: Batch, how: Speed,
         options: Options = OPTIONS, num_steps: int = 10,
     ) -> None:  # fmt: skip
         self.student, self.batch = student, batch
@@ -110,11 +110,11 @@ def gate(
     wanted = plain.loss(batch.x, batch.y)
     wanted.backward()
     found = []
-    table = Table(teachers.Network(teacher).clean_logits(batch))
+    table = Table(Network(teacher).clean_logits(batch))
     for switch, how in {**SWITCHES, "teacher from a table": NONE, "all, from a table": Speed()}.items():
         if only and switch not in only:
             continue
-        asked = table if "table" in switch else teachers.Network(teacher)
+        asked = table if "table" in switch else Network(teacher)
         ours = OurStep(copy.deepcopy(student), asked, batch, how, num_steps=num_steps)
         next(ours.student.parameters()).data[0] += disturb
         torch.manual_seed(5)
@@ -166,7 +166,7 @@ def variants(case: Case, compiled: bool, device: str = "cpu") -> dict[str, Calla
     batch = batch_of(case.batch_size, device=device)
     student, teacher = (models.build(n, 10, 3, seed).to(device) for seed, n in enumerate((case.student, case.teacher)))
     plain = PlainABSLD(copy.deepcopy(student), teacher, 10)
-    table = Table(teachers.Network(teacher).clean_logits(batch))
+    table = Table(Network(teacher).clean_logits(batch))
     found: dict[str, Callable[[], object]] = {"plain": lambda: plain.step(batch.x, batch.y)}
     for precision in case.goals:
         for compile in (False, True) if compiled else (False,):
@@ -179,7 +179,6 @@ def variants(case: Case, compiled: bool, device: str = "cpu") -> dict[str, Calla
 def compare(name: str, rounds: int, compiled: bool) -> dict[str, object]:
     """Time one case in turns, print it, give it back for JSON."""
     case = CASES[name]
-    torch.set_num_threads(1)
     ratios = timing.in_turns(variants(case, compiled), rounds)
     title = f"{case.student}, teacher {case.teacher}, batches of {case.batch_size}, one thread, goals {case.goals}"
     print(timing.table(title, ratios), flush=True)
@@ -215,24 +214,27 @@ def compiling(name: str = "resnet-8-16") -> dict[str, object]:
     return {"model": name, "first_seconds": first, "second_seconds": second, "share": second / first}
 
 
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=["all", "gate", "compile", *CASES])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--short", action="store_true", help="the gate and the small student, three rounds")
-    parser.add_argument("--compile", action="store_true", help="also compiled, which takes minutes the first time")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
-    asked = parser.parse_args(words)
-    everything = ["gate", *CASES, "compile"]
-    chosen = ["gate", "small"] if asked.short else everything if asked.what == "all" else [asked.what]
-    rounds = 3 if asked.short else asked.rounds
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parts = parser(__doc__, ("--rounds", int, 9, "in turns; three with --short"))
+    parts.add_argument("what", nargs="?", default="all", choices=["all", "gate", "compile", *CASES],
+                       help="with --short all means the gate and the small student")  # fmt: skip
+    parts.add_argument("--compile", action="store_true", help="also compiled, which takes minutes the first time")
+    return parts.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    told = asked(words)
+    everything = ["gate", "small"] if told.short else ["gate", *CASES, "compile"]
+    chosen = everything if told.what == "all" else [told.what]
+    rounds = 3 if told.short else told.rounds
     found: dict[str, Any] = {}
     if "gate" in chosen:
         found["gate"] = [vars(each) for model, size in GATED.items() for each in gate(model, size)]
-    found |= {name: compare(name, rounds, asked.compile) for name in chosen if name in CASES}
+    found |= {name: compare(name, rounds, told.compile) for name in chosen if name in CASES}
     if "compile" in chosen:
         found["compile"] = compiling()
-    print(timing.write(asked.out, "train_step", found))
+    print(timing.write(told.out, "train_step", found))
     return int(any(each["gradient"] > 1e-12 or each["buffers"] > 1e-12 for each in found.get("gate", [])))
 
 

@@ -8,7 +8,8 @@ conversion to float. The bits of all 162 views are compared first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -47,8 +48,13 @@ def again(times: int, run: Callable[[], object]) -> None:
         run()
 
 
-def main() -> None:
-    asked = options(__doc__)
+def asked(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    return options(__doc__, words=words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    told = asked(words)
     images = pixels(5000)
     ours, theirs_ = torch.from_numpy(images.copy()), [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
     every = torch.arange(162)
@@ -57,18 +63,18 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(len(images), (BATCH,), generator=generator)
     view = torch.randint(162, (BATCH,), generator=generator)
-    times = 5 if asked.short else 20
+    times = 5 if told.short else 20
     found = timing.in_turns(
         {
             "torchvision, PIL": lambda: again(times, lambda: with_torchvision(theirs_, rows.tolist(), view.tolist())),
             "views.gather": lambda: again(times, lambda: views.gather(ours, rows, view, HOW)),
         },
-        rounds=5 if asked.short else 15,
+        rounds=5 if told.short else 15,
     )
     print(timing.table(f"{times} batches of {BATCH} views", found))
     micro = {ratio.variant: ratio.seconds / times / BATCH * 1e6 for ratio in found}
     print("  ".join(f"{name}: {value:.2f} us an image" for name, value in micro.items()))
-    timing.write(asked.out, "views", {"ratios": timing.plain(found), "microseconds_an_image": micro, "goal": 9})
+    timing.write(told.out, "views", {"ratios": timing.plain(found), "microseconds_an_image": micro, "goal": 9})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -81,7 +80,9 @@ def made_up(study: Study, task: Task) -> dict[str, Any]:
     return {"key": task.key(study), "seed": task.seed, "words": task.words, "val": val, "test": value}
 
 
-def test_the_command_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_goes_on_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[str] = []
 
     def measure(study: Study, task: Task) -> dict[str, Any]:
@@ -94,22 +95,25 @@ def test_the_command_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fidelity, "measure", measure)
     monkeypatch.setattr(ranking, "TIMES", 10)
     monkeypatch.setattr(fidelity.teacher_making, "ensure_teacher", lambda *_: None)
-    asked = ["--workload", SMOKE, "--configs", "6", "--seeds", "2", "--out", str(tmp_path)]
-    asked += ["--image", str(tmp_path / "picture.png")]
-    nothing = CliRunner().invoke(fidelity.main, [*asked, "--report-only"])
-    assert nothing.exit_code == 2 and "holds no seed whole yet" in nothing.output
-    assert CliRunner().invoke(fidelity.main, asked).exit_code == 1
+    asked = ["--workload", SMOKE, "--configs", "6", "--seeds", "2", "--lines", str(tmp_path)]
+    asked += ["--image", str(tmp_path / "picture.png"), "--out", str(tmp_path / "out")]
+    assert fidelity.main([*asked, "--report-only"]) == 2
+    assert "holds no seed whole yet" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        fidelity.main(asked)
     with open(study(tmp_path).file, "a") as handle:
         handle.write('{"key": "torn')
-    found = CliRunner().invoke(fidelity.main, asked)
-    assert found.exit_code == 0, found.output
+    capsys.readouterr()
+    assert fidelity.main(asked) == 0
+    found = capsys.readouterr().out
     keys = [key for key in seen if key != "stopped"]
     assert set(keys) == {task.key(study(tmp_path)) for task in fidelity.tasks(study(tmp_path))}
     assert len(keys) == len(set(keys)), "nothing is trained twice"
-    assert "| compressed | 1 | 1.00 [1.00, 1.00] |" in found.output
-    assert "| full | 12 | 0.0 | 0.0 | 0.0 |" in found.output
+    assert "| compressed | 1 | 1.00 [1.00, 1.00] |" in found
+    assert "| full | 12 | 0.0 | 0.0 | 0.0 |" in found
     assert (tmp_path / "picture.png").stat().st_size > 10_000
-    CliRunner().invoke(fidelity.main, [*asked, "--report-only"])
+    assert json.loads((tmp_path / "out" / "fidelity.json").read_text())["configs"] == 6
+    assert fidelity.main([*asked, "--report-only"]) == 0
     assert len(keys) == len([key for key in seen if key != "stopped"])
 
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from absld_search.core import faults
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, beyond the limit of a file's size
@@ -21,7 +19,11 @@ SAID = ("database or disk is full", os.strerror(errno.ENOSPC))  # by SQLite, and
 
 def cache_folder() -> Path:
     """What is made once and kept, teachers and decoded images: `ABSLD_CACHE_DIR`, or the platform's place."""
-    return Path(os.environ.get("ABSLD_CACHE_DIR") or user_cache_dir("absld_search"))
+    if named := os.environ.get("ABSLD_CACHE_DIR"):
+        return Path(named)
+    from platformdirs import user_cache_dir  # only where there is a cache: a GPU's benchmark has torch alone
+
+    return Path(user_cache_dir("absld_search"))
 
 
 @dataclass(frozen=True)

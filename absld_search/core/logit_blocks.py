@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from absld_search.core.files import replacing
@@ -109,6 +108,8 @@ def _joined(place: Place, shares: list[Place], rows: list[slice], compute: Compu
 
 def write(path: Path, block: Block) -> None:
     """Publish a block: a temporary file, synced, then renamed."""
+    import pyarrow as pa  # where blocks are kept, and nowhere else: a bank is optional
+
     num_classes = block.logits.shape[1]
     flat = pa.array(np.ascontiguousarray(block.logits, dtype=np.float32).ravel())
     columns = [pa.array(block.keys), pa.FixedSizeListArray.from_arrays(flat, num_classes)]
@@ -120,6 +121,8 @@ def write(path: Path, block: Block) -> None:
 
 def read(path: Path) -> Block | None:
     """The block in a file, mapped; None where there is none whose content has the hash that was noted."""
+    import pyarrow as pa
+
     try:
         with pa.memory_map(str(path)) as source:
             batch = pa.ipc.open_file(source).get_batch(0)

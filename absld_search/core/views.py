@@ -81,7 +81,8 @@ def _inside(coordinates: Tensor, size: int) -> Tensor:
 
 def _drawn(ids: Tensor, epoch: int, stream: int, salt: int) -> Tensor:
     """A non-negative random number (B,) for each image: no state, no order, equal on every device."""
-    key = torch.tensor([stream * 16 + salt], dtype=torch.int64, device=ids.device)
+    # Filled on the device: a number that is copied there would make the host wait, for every batch.
+    key = torch.full((1,), stream * 16 + salt, dtype=torch.int64, device=ids.device)
     return _mixed(_mixed(_mixed(key) + epoch) + ids) & 0x7FFFFFFFFFFFFFFF
 
 

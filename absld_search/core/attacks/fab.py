@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from pyautoattack.fab_projections import projection_linf
 from torch import Tensor, nn
 
 from absld_search.core.attacks.apgd import ranked_classes
@@ -98,6 +97,8 @@ def _lead(model: nn.Module, state: _State) -> tuple[Tensor, Tensor]:
 
 def _step(model: nn.Module, state: _State) -> Tensor:
     """Where the two projections onto the linearised boundary, of the iterate and of the image, lead."""
+    from pyautoattack.fab_projections import projection_linf  # here alone: training runs where there is only torch
+
     x, image = state.x, state.image
     lead, slope = _lead(model, state)
     normal, flat = slope.flatten(1), x.flatten(1)
