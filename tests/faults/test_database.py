@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
+from absld_search import run
 from absld_search.core import faults
 from absld_search.search import database, forking, ownership, preflight
 from absld_search.search.ledger import COMPLETE, FAILED, SCHEMA_VERSION, WAITING, Ledger
@@ -338,6 +340,22 @@ def test_too_little_room_is_refused_before_anything_is_created(tmp_path: Path, m
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: usage)
     with pytest.raises(UsageError, match="--out: .* GB free, this study needs about"):
         preflight.check(made)
+
+
+@pytest.mark.parametrize("flag", ["--storage", "--store"])
+def test_a_study_that_has_begun_waits_for_what_is_away(tmp_path: Path, flag: str) -> None:
+    """A job that is put back into a queue must not end for good because a server restarts."""
+    if flag == "--storage":
+        pytest.importorskip("psycopg")
+    (tmp_path / "file").touch()
+    where = {"--storage": "postgresql+psycopg://nobody@localhost:1/none", "--store": f"file://{tmp_path}/file/below"}
+    words = ["ablation_dual_temps", "--smoke", "--study", "begun", "--out", str(tmp_path), flag, where[flag]]
+    new = CliRunner().invoke(run.main, words)
+    assert new.exit_code == 2 and flag in new.output
+    (tmp_path / "begun").mkdir(mode=0o700)
+    (tmp_path / "begun" / "study.json").touch()
+    begun = CliRunner().invoke(run.main, words)
+    assert begun.exit_code == 75 and flag in begun.output and "Run the same command again" in begun.output
 
 
 def test_a_file_system_that_machines_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
