@@ -96,10 +96,14 @@ def _main(
     from absld_search.search import forking, plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
-    made = forking.forked(made) if fork_study else made
-    if download:
-        preflight.download(made)
-    preflight.check(made, dry=dry_run or print_config)
+    try:
+        made = forking.forked(made) if fork_study else made
+        if download:
+            preflight.download(made)
+        preflight.check(made, dry=dry_run or print_config)
+    except preflight.Away as error:
+        click.echo(f"stopped: {error}. Run the same command again to continue.", err=True)
+        return endings.INTERRUPTED
     from absld_search.search import describe  # only now: a refusal should not wait for SciPy
 
     if print_config:

@@ -24,7 +24,7 @@ ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and R
 
 
 def check(plan: Plan, dry: bool = False) -> None:
-    """Raises: UsageError for the first thing that stands in the way. Creates nothing; `dry`: no machine either."""
+    """Raises: UsageError for the first thing in the way; Away. Creates nothing; `dry`: no machine either."""
     _check_numbers(plan)
     _check_processes(plan)
     _check_device(plan, dry)
@@ -35,7 +35,25 @@ def check(plan: Plan, dry: bool = False) -> None:
     check_storage(plan)
     check_space(plan)
     if plan.request.store:
-        Store(plan.request.store).check()
+        _check_store(plan)
+
+
+class Away(RuntimeError):
+    """What a study that has begun needs does not answer: it goes on later, and is not refused."""
+
+
+def _check_store(plan: Plan) -> None:
+    store = Store(plan.request.store)
+    try:
+        store.check()
+    except UsageError as error:
+        if _begun(plan):
+            raise Away(str(error).rstrip(".")) from None
+        raise
+
+
+def _begun(plan: Plan) -> bool:
+    return (plan.folder / "study.json").is_file()
 
 
 def download(plan: Plan) -> None:
@@ -202,7 +220,7 @@ def _parameters(plan: Plan) -> int:
 def check_storage(plan: Plan) -> None:
     """The database can be reached and is whole, and what is in it under this name is the same study.
 
-    Raises: UsageError; Differs where it is another study.
+    Raises: UsageError; Differs where it is another study; Away.
     """
     url = plan.request.storage
     try:
@@ -220,6 +238,8 @@ def check_storage(plan: Plan) -> None:
             there = sa.inspect(engine).has_table("absld_facts")
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         reason = masked(str(error).splitlines()[0])
+        if isinstance(error, sa.exc.OperationalError) and not url.startswith("sqlite") and _begun(plan):
+            raise Away(f"--storage: the database cannot be reached: {reason}") from None
         raise UsageError(f"--storage: the database cannot be opened: {reason}") from None
     if not there:
         return _check_unknown(plan)

@@ -94,6 +94,14 @@ class Fetching:
         if self.uri and training["state"] == COMPLETE and read_result(folder) is None:
             Store(self.uri).pull(f"{place(self.plan)}/{folder.name}", folder)
 
+    def forget(self, training: str) -> None:
+        """What is damaged and gone here is gone in the store too: from there it would be taken for complete again."""
+        try:
+            if self.uri:
+                Store(self.uri).push(self.plan.folder / "trainings" / training, f"{place(self.plan)}/{training}")
+        except OSError as error:
+            self.say(f"training {training}: what the store has of it is damaged, and the store is away ({error})")
+
     def publish(self, *folders: str) -> None:
         """Send what the driver has made: tables and report."""
         try:

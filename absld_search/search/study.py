@@ -101,6 +101,7 @@ class Study:
         for key in tables.write(self.plan, self.ledger):
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
             shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
+            self.fetching.forget(key)
             self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
 
     def publish(self, report: Path | None, description: str) -> None:

@@ -134,6 +134,23 @@ def test_the_manifest_keeps_its_state_outside_and_its_door_shut() -> None:
     assert "password" not in json.dumps(manifest()).lower()
 
 
+@pytest.mark.parametrize(("code", "again"), [(0, False), (2, False), (3, False), (75, True), (137, True)])
+def test_only_what_another_attempt_can_change_is_attempted_again(tmp_path: Path, code: int, again: bool) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexit {code}\n")
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    found = subprocess.run(manifest()["spec"]["entrypoint"], shell=True, env=environment)
+    assert bool(found.returncode) == again
+
+
+def test_the_volume_of_a_later_attempt_is_as_the_first_left_it() -> None:
+    """Otherwise a group could write into the study's folder, which is refused."""
+    cluster = manifest()["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
 @pytest.mark.skipif("ABSLD_KUBERAY_CRD" not in os.environ, reason="ABSLD_KUBERAY_CRD names no ray.io_rayjobs.yaml")
 def test_the_manifest_is_what_kuberay_takes() -> None:
     crd = yaml.safe_load(Path(os.environ["ABSLD_KUBERAY_CRD"]).read_text())

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
+from absld_search import run
 from absld_search.core import faults
+from absld_search.core.store import Store
 from absld_search.search import database, forking, ownership, preflight
 from absld_search.search.ledger import COMPLETE, FAILED, SCHEMA_VERSION, WAITING, Ledger
 from absld_search.search.queue import LOSSES, TRIES, Queue
-from absld_search.search.study import why_stopped
+from absld_search.search.study import held, why_stopped
 from absld_search.space import LogUniform, SearchSpace
 from absld_search.words import UsageError
 from tests.faults import fake
@@ -338,6 +341,37 @@ def test_too_little_room_is_refused_before_anything_is_created(tmp_path: Path, m
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: usage)
     with pytest.raises(UsageError, match="--out: .* GB free, this study needs about"):
         preflight.check(made)
+
+
+def test_a_damaged_result_is_not_fetched_again(tmp_path: Path) -> None:
+    """It has the right size, so a worker would take it from the store, and the driver refuse it, for ever."""
+    made = fake.study(tmp_path, store=f"file://{tmp_path}/store")
+    fake.drive(made)
+    folder, store = sorted((made.folder / "trainings").iterdir())[0], Store(made.request.store)
+    for path in folder.glob("*.parquet"):
+        path.write_bytes(bytes(path.stat().st_size))
+    store.push(folder, f"study/trainings/{folder.name}")
+    with held(made) as started:
+        started.write()
+        assert [row["training"] for row in started.ledger.trainings(state=WAITING)] == [folder.name]
+    store.pull(f"study/trainings/{folder.name}", folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("flag", ["--storage", "--store"])
+def test_a_study_that_has_begun_waits_for_what_is_away(tmp_path: Path, flag: str) -> None:
+    """A job that is put back into a queue must not end for good because a server restarts."""
+    if flag == "--storage":
+        pytest.importorskip("psycopg")
+    (tmp_path / "file").touch()
+    where = {"--storage": "postgresql+psycopg://nobody@localhost:1/none", "--store": f"file://{tmp_path}/file/below"}
+    words = ["ablation_dual_temps", "--smoke", "--study", "begun", "--out", str(tmp_path), flag, where[flag]]
+    new = CliRunner().invoke(run.main, words)
+    assert new.exit_code == 2 and flag in new.output
+    (tmp_path / "begun").mkdir(mode=0o700)
+    (tmp_path / "begun" / "study.json").touch()
+    begun = CliRunner().invoke(run.main, words)
+    assert begun.exit_code == 75 and flag in begun.output and "Run the same command again" in begun.output
 
 
 def test_a_file_system_that_machines_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
