@@ -143,7 +143,7 @@ def importance_bars(tables: Tables) -> Figure | None:
         for axes, objective in zip(grid, objectives, strict=True):
             for place, arm in enumerate(arms):
                 [shares] = [row.shares for row in found if (row.arm, row.objective) == (arm, objective)] or [{}]
-                _draw_shares(axes, tables, names, arm, shares, (place + 0.5) / len(arms) - 0.5)
+                _draw_shares(axes, tables, arm, [shares.get(name, 0.0) for name in names], place, len(arms))
             axes.set_title(plain(objective))
             axes.set_xlabel("share of the importance")
             axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -153,13 +153,11 @@ def importance_bars(tables: Tables) -> Figure | None:
         return figure
 
 
-def _draw_shares(
-    axes: Axes, tables: Tables, names: list[str], arm: str, shares: dict[str, float], offset: float
-) -> None:
+def _draw_shares(axes: Axes, tables: Tables, arm: str, shares: list[float], place: int, arms: int) -> None:
+    """A bar for each parameter: the `place`-th of `arms` that share the room between two parameters."""
     colour, _, hatch = look(tables, arm)
-    arms = len(tables.facts["arms"])
-    places = np.arange(len(names)) + 0.8 * offset
-    bars = axes.barh(places, [shares.get(name, 0.0) for name in names], 0.72 / max(arms - 1, 1), label=arm)
+    room = 0.8 / arms
+    bars = axes.barh(np.arange(len(shares)) + (place + 0.5) * room - 0.4, shares, 0.9 * room, label=arm)
     for bar in bars:
         bar.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
 

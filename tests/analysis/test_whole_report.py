@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -298,6 +299,14 @@ def compiled(text, folder):
     (folder / "t.tex").write_text(f"{head}{text}\n\\end{{document}}\n")
     made = subprocess.run([program, "t.tex"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert made.returncode == 0 and (folder / "t.pdf").exists(), made.stdout[-2000:] + made.stderr[-2000:]
+
+
+@pytest.mark.parametrize("arms", [2, 3])
+def test_bars_of_importance_cover_none_of_each_other(tmp_path, arms):
+    tables = loading.load(write_study(tmp_path / "s", {f"a{n}": 0.001 * n for n in range(arms)}, seeds=1))
+    for axes in figures.FIGURES["importances"].draw(tables).axes:
+        spans = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches)
+        assert len(spans) >= arms and all(end < begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 def test_many_arms_are_told_apart_and_leave_the_panels_their_room(tmp_path):
