@@ -176,10 +176,13 @@ def test_mlflow_has_the_whole_study(study: Path) -> None:
 
 
 def test_again_it_answers_from_what_is_there(study: Path) -> None:
+    shutil.rmtree(study / "report/figures", ignore_errors=True)
     before = {path: path.stat().st_mtime_ns for path in study.glob("trainings/*/*")}
     found = command("ablation_dual_temps", "--smoke", "--out", str(study.parent))
     assert found.returncode == 0, found.stderr
     assert "worst class" in found.stdout
+    made = {file.name for file in (study / "report/figures").iterdir()}
+    assert made >= {"pareto_front.png", "pareto_front.pdf", "class_bars.png", "class_bars.pdf"}, "figures for papers"
     assert before == {path: path.stat().st_mtime_ns for path in study.glob("trainings/*/*")}
 
 
