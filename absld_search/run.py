@@ -141,13 +141,13 @@ def _carry_out(made: Any) -> int:
 def _report(started: Any, folder: Path, whole: bool) -> bool:
     """Write the report and publish it; whether it could be written, for a study has its results without it too.
 
-    `whole`: the study is, so its answer is shown.
+    `whole`: the study is, so its answer is shown and its figures for papers are made.
     """
     from absld_search.search import study
     from analysis import report
 
     try:
-        answer = report.write(folder)
+        answer = report.write(folder, papers=whole)
     except Exception as error:
         if study.why_stopped(error) is not None:
             raise

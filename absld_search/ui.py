@@ -1,6 +1,6 @@
 """`python -m absld_search.ui`: opens a study's Pareto front in MLflow, on this machine only. Ctrl-C ends it.
 
-Where MLFLOW_TRACKING_URI (or --tracking-uri) names a server that runs already, only the link is printed.
+Where MLFLOW_TRACKING_URI (or --tracking-uri) names a server that runs already, only the links are printed.
 """
 
 import http.client
@@ -65,7 +65,8 @@ def main(
     uri = tracking_uri or tracking.store_uri(out)
     experiment = _experiment(uri, study)
     if tracking.is_server(uri):
-        click.echo(link(uri, experiment, view))
+        click.echo(masked(link(uri, experiment, view)))
+        _say_plain(masked(plain_link(uri, experiment, view)))
         return
     strict = context.get_parameter_source("port") is ParameterSource.COMMANDLINE
     port = _free_port(port, strict)
@@ -122,11 +123,15 @@ def _serve(uri: str, port: int, links: Mapping[str, str], plain: str) -> None:
             _wait_until_it_answers(server, port, words)
             for place, (view, address) in enumerate(links.items()):
                 click.echo(f"{TITLES[view]}{'' if place else ' (Ctrl-C ends the server)'}: {address}")
-            click.echo(f"Should MLflow show an empty page there (its format for views is its own): {plain}")
+            _say_plain(plain)
             server.wait()
             raise click.ClickException(f"the MLflow server ended by itself:\n{_tail(words)}")
         finally:
             _stop(server)
+
+
+def _say_plain(address: str) -> None:
+    click.echo(f"Should MLflow show an empty page there (its format for views is its own): {address}")
 
 
 def _leave(*_: object) -> NoReturn:

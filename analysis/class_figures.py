@@ -15,38 +15,46 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
+from absld_search.search.palette import COLOURS
 from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
-from analysis.drawing import attack_words, look, new_figure, styled
+from analysis.drawing import attack_words, legend_below, look, new_figure, styled
 
 CLASSES_SHOWN = 20  # more bars than this cannot be read
 MANY_CURVES = 30  # in one panel; more go into a picture
 
 
 def class_bars(tables: Tables) -> Figure | None:
-    """Accuracy of each class on test under the headline's attack, hardest first, sd over seeds; None if nothing is."""
+    """Accuracy of each class on test under the headline's attack, hardest first, sd over seeds; None if nothing is.
+
+    Seven arms a panel, one colour each: of more side by side nobody could see the bars.
+    """
     seeds = _attacked(tables)
     if not seeds:
         return None
     values = {arm: np.stack([seed.attacked for seed in found]) for arm, found in seeds.items()}  # (seeds, C)
     order = _by_difficulty(list(values.values()))[:CLASSES_SHOWN]
     with styled():
-        figure, (axes,) = new_figure(1, 4.0)
-        width = 0.8 / len(values)
+        panels = -(-len(values) // len(COLOURS))
+        figure, grid = new_figure(panels, 4.0 + 2.2 * (panels - 1))
+        width = 0.8 / min(len(values), len(COLOURS))
         for place, (arm, robust) in enumerate(values.items()):
-            x = np.arange(len(order)) + (place + 0.5) * width - 0.4
-            _draw_bars(axes, tables, arm, robust[:, order], x, width)
+            x = np.arange(len(order)) + (place % len(COLOURS) + 0.5) * width - 0.4
+            _draw_bars(grid[place // len(COLOURS)], tables, arm, robust[:, order], x, width)
+        axes = grid[-1]
         names = [tables.facts["classes"][c] for c in order]
         axes.set_xticks(range(len(order)), names)
         if max(map(len, names)) * len(names) > 80:  # side by side they would touch
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        axes.grid(False, axis="x")
+        for panel in grid:
+            panel.grid(False, axis="x")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("class, hardest first" + _cut_note(tables, order))
-        axes.set_ylabel(f"robust accuracy on test\n(% of images, {attack_words(tables, headline(tables))})")
-        figure.legend(loc="outside lower left", ncols=4)
-        axes.set_title(_bars_title(seeds))
+        measured = f"robust accuracy on test\n(% of images, {attack_words(tables, headline(tables))})"
+        figure.supylabel(measured, fontsize=10) if panels > 1 else axes.set_ylabel(measured)
+        legend_below(figure, 4)
+        grid[0].set_title(_bars_title(seeds))
         return figure
 
 

@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "--")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 DRAWN_AS_PATHS = 600  # marks or lines; more of them go into a picture, or the page weighs many megabytes
-WIDTH = 7.2  # inches
+WIDTH, LEGEND_ROW = 7.2, 0.2  # inches
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -60,14 +60,29 @@ def new_figure(panels: int, height: float, columns: int = 1, **shared: bool) -> 
 
 def look(tables: Tables, arm: str) -> tuple[str, str, str]:
     """Colour, marker and hatch of an arm; beyond seven arms colours return, with other markers and hatches."""
-    index = tables.facts["arms"].index(arm)
-    other = index + index // len(COLOURS)
-    return palette.of_arm(tables.facts["arms"], arm), MARKERS[other % len(MARKERS)], HATCHES[other % len(HATCHES)]
+    place = _turn(tables, arm)
+    return palette.of_arm(tables.facts["arms"], arm), MARKERS[place], HATCHES[place]
 
 
 def dashes(tables: Tables, arm: str) -> Any:
-    """The line style of an arm."""
-    return DASHES[tables.facts["arms"].index(arm) % len(DASHES)]
+    """The line style of an arm; where its colour returns, the style is another: 49 arms are told apart."""
+    return DASHES[_turn(tables, arm)]
+
+
+def _turn(tables: Tables, arm: str) -> int:
+    """Which marker, hatch and line style: one further at each return of the colours, of which there are as many."""
+    index: int = tables.facts["arms"].index(arm)
+    return (index + index // len(COLOURS)) % len(COLOURS)
+
+
+def legend_below(figure: Figure, columns: int) -> None:
+    """A legend below the panels; the figure grows by its rows, so that many arms take nothing from the panels."""
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(rows - 2, 0))
 
 
 def drawn(values: Any, column: str) -> Array:

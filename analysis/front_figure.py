@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
 from analysis import repeats
-from analysis.drawing import DRAWN_AS_PATHS, Array, axis_label, drawn, look, new_figure, styled
+from analysis.drawing import DRAWN_AS_PATHS, Array, axis_label, drawn, legend_below, look, new_figure, styled
 
 
 def pareto_front(tables: Tables) -> Figure:
@@ -33,7 +33,7 @@ def pareto_front(tables: Tables) -> Figure:
         axes.scatter([], [], s=150, facecolors="none", edgecolors="black", label="chosen for the confirm stage")
         if horizontal != "number":
             _draw_confirmed(axes, tables)
-        figure.legend(loc="outside lower left", ncols=3)
+        legend_below(figure, 3)
         axes.set_title(f"Pareto fronts, {tables.facts['workload']}: trials (pale) and fronts (steps)")
         return figure
 

@@ -27,14 +27,14 @@ from analysis.writing import save, write_text
 FORMATS = ("html", "md", "latex", "csv")
 
 
-def write(study_folder: Path | str) -> Answer:
-    """Write a study's `report/`, without the figures for a paper, and return its answer.
+def write(study_folder: Path | str, papers: bool = False) -> Answer:
+    """Write a study's `report/` and return its answer. `papers`: with `figures/`, which takes a few seconds more.
 
     Raises: FileNotFoundError where the folder is no study or has no results.
     """
     tables = loading.load(study_folder)
     found = answer(tables)
-    _write(tables, found, Path(study_folder) / "report", papers=False)
+    _write(tables, found, Path(study_folder) / "report", papers)
     return found
 
 

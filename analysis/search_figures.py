@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from analysis import spending as spent
 from analysis import standing
-from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, look, new_figure, styled
+from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, legend_below, look, new_figure, styled
 from analysis.importances import importances
 from analysis.sentences import plain
 
@@ -27,7 +27,7 @@ def spending(tables: Tables) -> Figure | None:
         return None
     first = next(iter(tables.facts["objectives"]))
     with styled():
-        figure, (volume, best) = new_figure(2, 3.4, columns=2, sharey=False)
+        figure, (volume, best) = new_figure(2, 3.9, columns=2, sharey=False)
         for arm, course in courses.items():
             colour, marker, _ = look(tables, arm)
             known = np.isfinite(course.volume)
@@ -45,7 +45,7 @@ def spending(tables: Tables) -> Figure | None:
         best.set_ylabel(f"best {axis_label(tables, first)}")
         for axes in (volume, best):
             axes.set_xlabel("hours of training in the search")
-        figure.legend(loc="outside lower left", ncols=4)
+        legend_below(figure, 4)
         volume.set_title("Hypervolume of the front")
         best.set_title("Best value so far")
         return figure
@@ -69,7 +69,7 @@ def parallel_coordinates(tables: Tables) -> Figure | None:
         _draw_scales(axes, [ends for _, *ends in columns], labels)
         for arm in [arm for arm in tables.facts["arms"] if any(row["arm"] == arm for row in rows)]:
             axes.plot([], [], color=look(tables, arm)[0], linestyle=dashes(tables, arm), label=arm)
-        figure.legend(loc="outside lower left", ncols=4)
+        legend_below(figure, 4)
         axes.set_title("Trials of the search: strong lines are on their arm's front")
         return figure
 
@@ -143,23 +143,21 @@ def importance_bars(tables: Tables) -> Figure | None:
         for axes, objective in zip(grid, objectives, strict=True):
             for place, arm in enumerate(arms):
                 [shares] = [row.shares for row in found if (row.arm, row.objective) == (arm, objective)] or [{}]
-                _draw_shares(axes, tables, names, arm, shares, (place + 0.5) / len(arms) - 0.5)
+                _draw_shares(axes, tables, arm, [shares.get(name, 0.0) for name in names], place, len(arms))
             axes.set_title(plain(objective))
             axes.set_xlabel("share of the importance")
             axes.set_yticks(range(len(names)), names, fontsize=8)
             axes.grid(False, axis="y")
         grid[0].invert_yaxis()
-        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        legend_below(figure, 4)
         return figure
 
 
-def _draw_shares(
-    axes: Axes, tables: Tables, names: list[str], arm: str, shares: dict[str, float], offset: float
-) -> None:
+def _draw_shares(axes: Axes, tables: Tables, arm: str, shares: list[float], place: int, arms: int) -> None:
+    """A bar for each parameter: the `place`-th of `arms` that share the room between two parameters."""
     colour, _, hatch = look(tables, arm)
-    arms = len(tables.facts["arms"])
-    places = np.arange(len(names)) + 0.8 * offset
-    bars = axes.barh(places, [shares.get(name, 0.0) for name in names], 0.72 / max(arms - 1, 1), label=arm)
+    room = 0.8 / arms
+    bars = axes.barh(np.arange(len(shares)) + (place + 0.5) * room - 0.4, shares, 0.9 * room, label=arm)
     for bar in bars:
         bar.set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
 
@@ -182,5 +180,5 @@ def rung_steps(tables: Tables) -> Figure | None:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("epochs of the rung")
         axes.set_ylabel("trials trained so far")
-        figure.legend(loc="outside lower left", ncols=4)
+        legend_below(figure, 4)
         return figure

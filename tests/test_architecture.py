@@ -188,7 +188,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/": (LIGHT | {CORE, "search.", ""}, {"ray", "optuna", "rich", "filelock", "sqlalchemy"}),
     "analysis/export.py": (LIGHT | {CORE, "analysis.", "checkpoint_evaluation", "endings"}, {"click", "pyarrow"}),
     "analysis/picking.py": (
-        {"words", "core.results", "core.metrics", "core.attack_names", "search.fronts"},
+        {"words", "analysis.", "core.results", "core.metrics", "core.attack_names", "search.fronts"},
         {"numpy", "pyarrow"},
     ),
     "analysis/tables.py": (

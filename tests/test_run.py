@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -174,10 +176,13 @@ def test_mlflow_has_the_whole_study(study: Path) -> None:
 
 
 def test_again_it_answers_from_what_is_there(study: Path) -> None:
+    shutil.rmtree(study / "report/figures", ignore_errors=True)
     before = {path: path.stat().st_mtime_ns for path in study.glob("trainings/*/*")}
     found = command("ablation_dual_temps", "--smoke", "--out", str(study.parent))
     assert found.returncode == 0, found.stderr
     assert "worst class" in found.stdout
+    made = {file.name for file in (study / "report/figures").iterdir()}
+    assert made >= {"pareto_front.png", "pareto_front.pdf", "class_bars.png", "class_bars.pdf"}, "figures for papers"
     assert before == {path: path.stat().st_mtime_ns for path in study.glob("trainings/*/*")}
 
 
@@ -195,6 +200,22 @@ def test_a_report_that_fails_hides_no_finished_study(study: Path, tmp_path: Path
     experiment = client.get_experiment_by_name(study.name)
     (answer,) = client.search_runs([experiment.experiment_id], "tags.`absld.kind` = 'answer'")
     assert answer.data.tags["mlflow.note.content"].startswith("no report: ")
+
+
+def test_the_printed_link_opens_this_study_and_no_namesake(study: Path, tmp_path: Path) -> None:
+    """A folder deleted and begun anew, or a second study on one server: the name belongs to the first in MLflow."""
+    copy = tmp_path / "runs"
+    shutil.copytree(study.parent, copy)
+    with contextlib.closing(sqlite3.connect(copy / study.name / "study.db")) as ledger:
+        ledger.execute("update absld_facts set value = ? where key = 'identity'", [json.dumps("0123456789abcdef")])
+        ledger.commit()
+    found = command("ablation_dual_temps", "--smoke", "--out", str(copy))
+    assert found.returncode == 0, found.stderr
+    [line] = [line for line in found.stdout.splitlines() if line.startswith("front ")]
+    name = line.split()[-1]
+    experiment = tracking.newest_experiment(tracking.store_uri(copy), name)
+    tags = MlflowClient(tracking.store_uri(copy)).get_experiment(experiment).tags
+    assert name == f"{study.name}-012345" and tags["absld.identity"] == "0123456789abcdef"
 
 
 def test_a_changed_question_under_the_same_name_is_refused(study: Path) -> None:

@@ -108,8 +108,15 @@ def test_a_running_server_gets_a_link_and_no_second_server(study):
     with serving("--out", str(study)) as (_, link):
         server = link.split("/#")[0]
         result = run_door("--out", str(study / "not_looked_at"), MLFLOW_TRACKING_URI=server)
+        named = server.replace("://", "://somebody:hunter2@")
+        secret = run_door("--tracking-uri", named)
     assert result.returncode == 0
-    assert result.stdout.strip() == link
+    first, plain = result.stdout.splitlines()
+    assert (
+        first == link and plain.startswith("Should MLflow show an empty page") and f"{server}/#/experiments/" in plain
+    )
+    assert secret.returncode == 0 and "hunter" not in secret.stdout + secret.stderr
+    assert len(secret.stdout.splitlines()) == 2 and "://somebody:***@" in secret.stdout
 
 
 def test_a_port_asked_for_and_taken_is_refused(study, taken_port):

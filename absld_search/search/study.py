@@ -117,7 +117,8 @@ class Study:
     def closing(self, code: int, written: bool) -> str:
         """Where to look next; `written`: whether there is a report."""
         lines = [f"report  {self.plan.folder / 'report' / 'index.html'}"] if written else []
-        lines += [f"front   {self.plan.request.show}"]
+        request = self.plan.request  # under its name in MLflow, where another study may have been first
+        lines += [f"front   {request.show.removesuffix(request.study)}{self.mirroring.mirror.experiment}"]
         if code == INTERRUPTED:
             lines += [*self._lost(), f"{self.queue.paused or 'interrupted'}: run the same command again to continue"]
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from absld_search.core import results
 from absld_search.search import fronts
 from analysis import (
     choosing,
+    drawing,
     figures,
     importances,
     latex,
@@ -76,9 +78,9 @@ def test_the_page_has_its_sections_in_order_and_every_figure(study, printed):
     text = (study / "report" / "index.html").read_text()
     titles = re.findall(r'<h2 id="s\d+">([^<]+)</h2>', text)
     assert [title for title in titles if title in ORDER] == ORDER
-    for name, drawing in figures.FIGURES.items():
+    for name, shown in figures.FIGURES.items():
         if name != "rungs":
-            assert f'aria-label="{drawing.title}"' in text
+            assert f'aria-label="{shown.title}"' in text
             assert (study / "report" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
             assert (study / "report" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert "No rungs" in text and "No race was run" in text
@@ -297,6 +299,37 @@ def compiled(text, folder):
     (folder / "t.tex").write_text(f"{head}{text}\n\\end{{document}}\n")
     made = subprocess.run([program, "t.tex"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert made.returncode == 0 and (folder / "t.pdf").exists(), made.stdout[-2000:] + made.stderr[-2000:]
+
+
+@pytest.mark.parametrize("arms", [2, 3])
+def test_bars_of_importance_cover_none_of_each_other(tmp_path, arms):
+    tables = loading.load(write_study(tmp_path / "s", {f"a{n}": 0.001 * n for n in range(arms)}, seeds=1))
+    for axes in figures.FIGURES["importances"].draw(tables).axes:
+        spans = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches)
+        assert len(spans) >= arms and all(end < begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+def test_many_arms_are_told_apart_and_leave_the_panels_their_room(tmp_path):
+    """As many as the space `methods` has, by every mark that a figure uses; the legend is below, not over a panel."""
+    few, many = (
+        loading.load(
+            write_study(
+                tmp_path / f"of-{n}", {f"a{i}": 0.001 * i for i in range(n)}, seeds=1, trials=4, images_per_class=5
+            )
+        )
+        for n in (7, 28)
+    )
+    arms = many.facts["arms"]
+    looks = [drawing.look(many, arm) for arm in arms]
+    assert len({(look[0], str(drawing.dashes(many, arm))) for look, arm in zip(looks, arms, strict=True)}) == 28
+    assert len({look[:2] for look in looks}) == len({look[::2] for look in looks}) == 28
+    before, after = (figures.drawn(tables) for tables in (few, many))
+    for name in ("pareto_front", "class_bars", "parallel_coordinates"):
+        [legend] = after[name].legends
+        assert len(legend.get_texts()) >= 28 and after[name].get_figheight() > before[name].get_figheight()
+        box, panels = legend.get_window_extent(), [axes.get_window_extent() for axes in after[name].axes]
+        assert all(box.y1 <= panel.y0 for panel in panels) and box.x1 <= after[name].bbox.x1
+        assert panels[0].height > 0.6 * before[name].axes[0].get_window_extent().height
 
 
 def test_markdown_has_the_tables(study, printed):
