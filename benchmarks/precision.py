@@ -1,4 +1,4 @@
-"""What bfloat16 costs in robust accuracy: ABSLD on digits, trained in fp32 and in bf16, the same seeds, PGD-20 in fp32.
+"""What bfloat16 costs in the mean, the worst class and the worst fifth: ABSLD on digits, fp32 and bf16, PGD-20 in fp32.
 
 python -m benchmarks.precision [--seeds 8] [--out FOLDER]     (about half a minute of one core a seed)
 
@@ -7,19 +7,19 @@ Both trainings of a seed see the same batches, noise and teacher, so their diffe
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from scipy import stats
 
 from absld_search.core.config import TrialConfig
 from absld_search.core.trial import run_trial
 from benchmarks import timing
+from benchmarks.options import options
 
-METRICS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy")
+METRICS = ("clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy", "robust_cvar")
 
 
 def trained(precision: str, seed: int, workload: str) -> dict[str, float]:
@@ -38,19 +38,16 @@ def summary(name: str, fp32: list[float], bf16: list[float]) -> dict[str, float 
     return {"metric": name, **found, "low": mean - half, "high": mean + half}
 
 
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--workload", default="digits")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results"))
-    asked = parser.parse_args(words)
-    torch.set_num_threads(1)
-    runs = {p: [trained(p, seed, asked.workload) for seed in range(asked.seeds)] for p in ("fp32", "bf16")}
+def main(words: Sequence[str] | None = None) -> int:
+    more = (("--seeds", int, 8, "two with --short"), ("--workload", str, "digits", "whose trainings"))
+    told = options(__doc__, *more, words=words)
+    seeds = range(2 if told.short else told.seeds)
+    runs = {p: [trained(p, seed, told.workload) for seed in seeds] for p in ("fp32", "bf16")}
     found = [summary(name, *([run[name] for run in runs[p]] for p in ("fp32", "bf16"))) for name in METRICS]
     for each in found:
         ends = f"difference {each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}]"
         print(f"{each['metric']:<28} fp32 {each['fp32']:.3f}  bf16 {each['bf16']:.3f}  {ends}")
-    print(timing.write(asked.out, "precision", {"seeds": asked.seeds, "summary": found, "runs": runs}))
+    print(timing.write(told.out, "precision", {"seeds": len(seeds), "summary": found, "runs": runs}))
     return 0
 
 

@@ -85,7 +85,7 @@ class TrialConfig:
             "workload": setting.identity(),
             "method": self.method,
             "teachers": {role: asdict(teacher_spec(setting, name)) for role, name in self.teacher_names.items()},
-            "options": asdict(self.options),
+            "options": _told(self.options),
             "start": sha256(Path(self.options.init_from).read_bytes()) if is_file(self.options.init_from) else None,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": self.schedule.identity(),
@@ -140,6 +140,11 @@ class TrialConfig:
         return cls(**{**plain, **typed})
 
 
+def _told(options: Options) -> dict[str, Any]:
+    """What of the options makes a training another one; `graphs`, which came later, only where it is on."""
+    return {name: value for name, value in asdict(options).items() if name != "graphs" or value}
+
+
 def _hyperparameters(setting: Workload, method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every knob of `method`: given, or the workload's, or the paper's value. Raises: UsageError."""
     known = knobs(METHODS[method])
@@ -169,7 +174,9 @@ def _options(method: Method, given: Mapping[str, Any], schedule: Schedule) -> Op
 
 
 def _computable(setting: Workload, options: Options, device: str) -> None:
-    """Raises: UsageError where the precision would cost time instead of saving it."""
+    """Raises: UsageError where the device cannot do it, or it would cost time instead of saving it."""
+    if options.graphs and device == "cpu":
+        raise UsageError("graphs=True: CUDA graphs need --device cuda.")
     if options.precision == "bf16" and device == "cpu" and models.has_depthwise(setting.student):
         raise UsageError(
             f"precision=bf16: {setting.student} has depthwise convolutions, which are slower in bfloat16 on a CPU. "

@@ -48,6 +48,7 @@ class Options:
     drop_once: bool = knob(False, doc="only the first drop of the rate: the slip in ARD's, IAD's, Fair-ARD's release")
     precision: str = knob("fp32", options=speed.PRECISIONS, doc="bf16: the student in bfloat16, losses not")
     compile: bool = knob(False, doc="compile the student: minutes the first time, then kept in the cache folder")
+    graphs: bool = knob(False, doc="CUDA only, never measured: whole steps are replayed as one graph")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Trainer:
         self.options, self.warm_up = options or Options(), warm_up
         self.monitor = train if monitor is None else monitor
         device = train.labels.device
-        self.speed = replace(how or Speed(), compile_for=schedule.batch_size if self.options.compile else 0)
+        how = how or Speed(graphs=self.options.graphs)
+        self.speed = replace(how, compile_for=schedule.batch_size if self.options.compile else 0)
         speed.choose(student, self.speed)
         self.rescue = Rescue(student, device, active=device.type == "cuda" and not self.speed.graphs)
         self.teachers: dict[str, Teacher] = {role: self._prepared(asked) for role, asked in teachers.items()}

@@ -101,6 +101,8 @@ def _check_processes(plan: Plan) -> None:
         distributed.require(method, count)
         if options.compile:
             raise UsageError(f"--set compile=True: not with {count} processes for each training.")
+        if options.graphs:
+            raise UsageError(f"--set graphs=True: not with {count} processes for each training.")
 
 
 def _check_device(plan: Plan, dry: bool) -> None:

@@ -204,3 +204,14 @@ def test_a_structure_is_followed_once_and_a_plain_attribute_makes_another() -> N
     assert folding.pairs(Forked("a")) is folding.pairs(Forked("a")) and folding.pairs(Forked("a")) is not folding.pairs(
         Forked("b")
     )
+
+
+def test_graphs_are_for_a_gpu_and_no_part_of_the_identity_where_they_are_off() -> None:
+    plain = TrialConfig.from_words({}, "digits")
+    assert TrialConfig.from_words({"graphs": False}, "digits").hash == plain.hash == "08e7d9b2094cc597"
+    with pytest.raises(UsageError, match="graphs=True: CUDA graphs need --device cuda"):
+        TrialConfig.from_words({"graphs": True}, "digits")
+    config = TrialConfig.from_words({"graphs": True}, "digits", device="cuda")
+    assert config.hash != plain.hash and TrialConfig.from_dict(config.to_dict()) == config
+    asked = trainer("absld", options=config.options)
+    assert asked.speed.graphs and not trainer("absld").speed.graphs
