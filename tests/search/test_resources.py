@@ -153,6 +153,14 @@ def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatc
     assert resources.at_a_time(growing, [BARE]) == 40
 
 
+def test_workers_of_a_cluster_are_told_how_often_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ABSLD_CHECKPOINT_SECONDS", raising=False)
+    assert sessions._more("auto")["runtime_env"]["env_vars"] == resources.ONE_THREAD
+    monkeypatch.setenv("ABSLD_CHECKPOINT_SECONDS", "600")
+    found = sessions._more("auto")["runtime_env"]["env_vars"]
+    assert found == {**resources.ONE_THREAD, "ABSLD_CHECKPOINT_SECONDS": "600"}
+
+
 def test_machines_that_have_gone_before_they_are_prepared_are_named_as_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
