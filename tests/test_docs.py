@@ -142,12 +142,13 @@ MARKED: dict[str, str] = {
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32)": SHELL,
     "export ABSLD_PYTHON=$PWD/.venv/bin/python PGPASSWORD=...": SHELL,
     "sbatch --nodes=4 --gpus-per-node=4 deploy/slurm.sh ablation_dual_temps --workload cifar10 --gpus-per-trial 1 "
-    "--storage postgresql+psycopg://absld@HOST/absld --out /shared/runs": CLUSTER,
+    "--storage postgresql+psycopg://absld@HOST/absld --out /shared/runs --tracking-uri http://HOST:5000": CLUSTER,
     "squeue --me; tail -f absld-JOBID.log": CLUSTER,
     "docker build -f deploy/Dockerfile -t REGISTRY/absld_search:0.1.0 . "
     "&& docker push REGISTRY/absld_search:0.1.0": CLUSTER,
     "kubectl create secret generic absld --from-literal=PGPASSWORD=... --from-literal=AWS_ACCESS_KEY_ID=... "
     "--from-literal=AWS_SECRET_ACCESS_KEY=...": CLUSTER,
+    "kubectl apply -f claim.yaml": CLUSTER,
     "kubectl apply -f deploy/rayjob.yaml": CLUSTER,
     "kubectl get rayjob absld -w; kubectl logs -f job/absld": CLUSTER,
     "ray start": CLUSTER,

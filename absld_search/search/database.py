@@ -15,7 +15,7 @@ T = TypeVar("T")
 MOUNTS = Path("/proc/mounts")
 NETWORK = re.compile(
     r"nfs\d?|lustre|cifs|smb\d?|smbfs|afs|gpfs|beegfs|ceph|glusterfs|ocfs2|gfs2|9p|"
-    r"fuse\.(sshfs|glusterfs|ceph.*|s3fs|juicefs|gcsfuse|mount-s3)"
+    r"wekafs|panfs|dvs|pvfs2|fhgfs|virtiofs|fuse\.(sshfs|glusterfs|ceph.*|s3fs|juicefs|gcsfuse|mount-s3|rclone)"
 )
 CLOCKS = {  # seconds since 1970, as the database sees them
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",

@@ -33,6 +33,7 @@ def check(plan: Plan, dry: bool = False) -> None:
     _check_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
     check_storage(plan)
+    _check_tracking(plan.request.tracking_uri)
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
@@ -253,13 +254,22 @@ def check_storage(plan: Plan) -> None:
     check_fingerprints(plan, engine)
 
 
-def _check_local(folder: Path) -> None:
+def _check_tracking(uri: str) -> None:
+    """MLflow's own SQLite, by default beside the studies in --out, is no better off there."""
+    if uri.startswith("sqlite"):
+        file = Path(sa.make_url(uri).database or "")
+        _check_local(file.parent, "--tracking-uri", "an MLflow server", file.name)
+
+
+def _check_local(
+    folder: Path, flag: str = "--storage", server: str = "a PostgreSQL database", name: str = "study.db"
+) -> None:
     """SQLite's locks are promises of the file system, which those of a network break or do not make."""
     if kind := database.network_file_system(folder):
         raise UsageError(
-            f"--storage: {folder} lies on {kind}, a network file system, where SQLite's locks cannot be relied on and "
-            "a database is damaged when two machines write. Name a PostgreSQL database with --storage, or a file on "
-            "this machine's own disk: --storage sqlite:////PATH/study.db."
+            f"{flag}: {folder} lies on {kind}, a network file system, where SQLite's locks cannot be relied on and "
+            f"a database is damaged when two machines write. Name {server} with {flag}, or a file on "
+            f"this machine's own disk: {flag} sqlite:////PATH/{name}."
         )
 
 

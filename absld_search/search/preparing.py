@@ -42,8 +42,13 @@ class Found(NamedTuple):
 
 
 def on_each_node(plan: Plan, say: Callable[[str], None]) -> Found:
-    """Prepare them, one first, then all others at once; what they have. Raises: UsageError where they differ."""
+    """Prepare them, one first, then all others at once; what they have.
+
+    Raises: UsageError where they differ; ConnectionError where those that were there have gone.
+    """
     places = [node for node in ray.nodes() if node["Alive"] and resources.fits(_share(plan), node["Resources"])]
+    if not places:
+        raise ConnectionError("no machine is left on which a process of a training fits")
     names = [node["NodeManagerHostname"] for node in places]
     say(f"preparing {len(places)} machine{'s' * (len(places) != 1)}: {', '.join(names)}")
     known = _known(plan)

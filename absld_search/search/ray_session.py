@@ -18,6 +18,7 @@ from absld_search.search import cluster, interruption, processes, resources
 from absld_search.search.plan import Plan
 
 ASK_SECONDS, GONE_SECONDS = 5.0, 20.0  # between two looks at a cluster's head, and until it counts as gone
+TOLD = ("ABSLD_CHECKPOINT_SECONDS",)  # what of the driver's environment is meant for trainings wherever they are
 
 
 @contextmanager
@@ -54,7 +55,8 @@ def _more(address: str) -> dict[str, Any]:
     """Of a Ray of ours what it may use, of a cluster what its workers, which do not descend from us, are told."""
     if address == "local":
         return {"include_dashboard": False, "num_cpus": resources.cores()}
-    return {"runtime_env": {"env_vars": resources.ONE_THREAD}}
+    told = {name: os.environ[name] for name in TOLD if name in os.environ}
+    return {"runtime_env": {"env_vars": {**resources.ONE_THREAD, **told}}}
 
 
 def _watched(address: str) -> interruption.Guard:

@@ -404,6 +404,12 @@ def test_sqlite_on_a_file_system_that_machines_share_is_refused_with_the_reason(
     mounts.write_text("server:/export / nfs rw 0 0")
     with pytest.raises(UsageError, match="nfs, a network file system.*PostgreSQL"):
         preflight.check_storage(plan(tmp_path))
+    own = tmp_path / "own"
+    for kind in ("nfs4", "wekafs", "panfs", "dvs", "pvfs2", "fhgfs", "virtiofs", "fuse.rclone"):
+        mounts.write_text(f"server:/export / {kind} rw 0 0\n/dev/sda {own.resolve()} ext4 rw 0 0")
+        with pytest.raises(UsageError, match=f"--tracking-uri: .* {kind}, a network file system.*an MLflow server"):
+            preflight.check(plan(tmp_path, storage=f"sqlite:///{own}/study.db"))
+    preflight.check(plan(tmp_path, storage=f"sqlite:///{own}/study.db", tracking_uri=f"sqlite:///{own}/mlflow.db"))
 
 
 def test_study_json_stays_whole_when_the_tables_are_killed(done: Path) -> None:

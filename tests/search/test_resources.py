@@ -16,7 +16,7 @@ import ray
 from click.testing import CliRunner
 
 from absld_search import run
-from absld_search.search import cluster, preflight, resources
+from absld_search.search import cluster, preflight, preparing, resources
 from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
@@ -151,6 +151,23 @@ def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatc
         preflight.check(plan(tmp_path, address=address, gpus_per_trial=1, wait_for_nodes=600), dry=True)
     growing = request(tmp_path, wait_for_nodes=600, max_concurrent=40)
     assert resources.at_a_time(growing, [BARE]) == 40
+
+
+def test_workers_of_a_cluster_are_told_how_often_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ABSLD_CHECKPOINT_SECONDS", raising=False)
+    assert sessions._more("auto")["runtime_env"]["env_vars"] == resources.ONE_THREAD
+    monkeypatch.setenv("ABSLD_CHECKPOINT_SECONDS", "600")
+    found = sessions._more("auto")["runtime_env"]["env_vars"]
+    assert found == {**resources.ONE_THREAD, "ABSLD_CHECKPOINT_SECONDS": "600"}
+
+
+def test_machines_that_have_gone_before_they_are_prepared_are_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = {"Alive": True, "Resources": BARE, "NodeManagerHostname": "a", "NodeID": "0"}
+    monkeypatch.setattr(preparing.ray, "nodes", lambda: [bare, {"Alive": False}])
+    with pytest.raises(ConnectionError, match="no machine is left"):  # which ends a run with 75
+        preparing.on_each_node(plan(tmp_path, gpus_per_trial=1), print)
 
 
 @pytest.mark.parametrize(
