@@ -41,7 +41,7 @@ from absld_search.workloads import workload as named
 )
 @click.option("--stopping", default="none", show_default=True, help="none, asha or mo-asha: train most trials less.")
 @click.option("--eta", type=int, default=3, show_default=True, help="One in ETA goes on to ETA times the epochs.")
-@click.option("--grace", type=int, help="Epochs of the shortest training.  [default: a ninth of the longest]")
+@click.option("--grace", type=int, help="Epochs of the shortest training.  [default: a ninth, at least 2]")
 @click.option("--race", is_flag=True, help="More seeds for those whose place on the front is in doubt.")
 @click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")

@@ -3,7 +3,9 @@
     python -m benchmarks.bank [--short]
 
 A block of 50,000 images is written and mapped. Memory: how much of the block another process that looks up an epoch
-has for itself and does not share, by what the system says of the mapped file. Half precision: the largest and the mean
+has for itself and does not share, by what the system says of the mapped file; what Arrow holds more after it; and the
+most that numpy holds during one look-up, answer and comparison of the views included (torch wraps that answer and
+allocates nothing). Half precision: the largest and the mean
 change of the training targets softmax(z / tau), tau 1, of logits as large as a teacher's, stored in 16 bits.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import tempfile
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +55,19 @@ def memory(folder: Path, answer: multiprocessing.queues.SimpleQueue) -> None:
     before = pa.total_allocated_bytes()
     for batch in batches(kept):
         kept.clean_logits(batch)
-    answer.put((copied(), pa.total_allocated_bytes() - before, not kept.block.logits.flags.owndata))
+    arrow = pa.total_allocated_bytes() - before
+    answer.put((copied(), arrow, peak(kept, batches(kept)[0]), not kept.block.logits.flags.owndata))
+
+
+def peak(kept: LogitBank, batch: Batch) -> int:
+    """Bytes that numpy and Python hold at most during one look-up, beyond those before it."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept.clean_logits(batch)
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
 
 
 def copied() -> int:
@@ -100,15 +115,17 @@ def main(words: Sequence[str] | None = None) -> None:
         answer = context.SimpleQueue()
         other = context.Process(target=memory, args=(folder, answer))
         other.start()
-        own, allocated, mapped = answer.get()
+        own, allocated, most, mapped = answer.get()
         other.join()
     print(timing.table(f"{LOOK_UPS} look-ups of {BATCH} rows (an opening: 20 times)", found))
     micro = found[1].seconds / LOOK_UPS * 1e6
     print(f"a look-up {micro:.1f} us; an opening {found[2].seconds / 20 * 1e3:.2f} ms")
     print(f"one training more: {own} bytes of the block copied, {allocated} allocated by Arrow, mapped: {mapped}")
+    print(f"a look-up: {most} bytes at most by numpy and Python, of which {4 * BATCH * CLASSES} are the answer")
     half = half_precision()
     print(f"targets from 16 bits: moved by {half['largest']:.1e} at most, {half['mean']:.1e} on average")
-    facts = {"microseconds_a_look_up": micro, "goal": 20, "copied_bytes": own, "allocated_bytes": allocated}
+    facts = {"microseconds_a_look_up": micro, "goal": 20, "copied_bytes": own, "arrow_bytes": allocated}
+    facts |= {"look_up_peak_bytes": most, "answer_bytes": 4 * BATCH * CLASSES}
     timing.write(told.out, "bank", {"ratios": timing.plain(found), **facts, "half_precision": half})
 
 

@@ -68,7 +68,7 @@ def test_trained(name: str, one_ray: None, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_smoke_with_rungs_a_race_and_another_studys_trainings(one_ray: None, tmp_path: Path) -> None:
     words = ["adv_clean_mix", "--smoke", "--seeds", "1", "--out", str(tmp_path), "--trials", "3"]
-    rungs = ["--stopping", "mo-asha", "--eta", "2", "--grace", "1", "--race"]
+    rungs = ["--stopping", "mo-asha", "--eta", "2", "--set", "epochs=4", "--race"]
     found = CliRunner().invoke(run.main, [*words, *rungs])
     assert found.exit_code == 0, found.output
     tables = results.load(tmp_path / "adv_clean_mix-digits-smoke")

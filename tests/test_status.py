@@ -66,7 +66,7 @@ def test_the_numbers_are_the_ledgers(half_done: Path) -> None:
 
 
 def test_with_rungs_the_short_trainings_are_planned_too(tmp_path: Path) -> None:
-    asked = plan(tmp_path, trials=9, stopping="asha", eta=2, grace=1)
+    asked = plan(tmp_path, trials=9, stopping="asha", eta=2, set={"epochs": "4"})
     assert planned(asked) == {"search": 9 // 2 + 1, "confirm": 4, "rung": 9}, "one arm has nothing to tune"
     assert planned(plan(tmp_path, search_seeds=2))["search"] == 2 * (4 + 1)
 

@@ -72,7 +72,13 @@ def whole_of(config: TrialConfig) -> TrialConfig:
 def check(config: TrialConfig, budgets: Sequence[int]) -> None:
     """Raises: UsageError where a rung would compare configurations by what they do not differ in yet."""
     for budget in budgets:
-        warm_up = at(config, budget).warm_up()
+        short = at(config, budget)
+        if short is not config and short.schedule.kind == "step" and min(short.schedule.drops()) >= budget:
+            raise UsageError(
+                f"--grace: a rung of {budget} epoch{'s' * (budget > 1)} ends before its learning rate drops, and would "
+                "rank configurations at a high one; use --grace 2 or more, or schedule=wsd."
+            )
+        warm_up = short.warm_up()
         if warm_up and warm_up.epochs >= budget:
             waits = f"{config.method} begins after {warm_up.epochs} epochs of {config.options.init_from}"
             raise UsageError(f"init_share: {waits}, so a rung at {budget} never sees it; use schedule=step.")

@@ -15,6 +15,7 @@ from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.methods.base import knobs
+from absld_search.core.schedules import Schedule
 from absld_search.core.trainer import Options
 from absld_search.search import constraints as constraining
 from absld_search.search import samplers, scheduler
@@ -63,20 +64,21 @@ class Plan:
 
     def rungs(self, arm: Arm) -> tuple[int, ...]:
         """The lengths of an arm's trainings in epochs, ascending; one where nothing is stopped early."""
-        whole = self.config(arm.words, seed=0).schedule.epochs
-        grace = self._grace(whole)
+        schedule = self.config(arm.words, seed=0).schedule
+        whole, grace = schedule.epochs, self._grace(schedule)
         if self.stopping == "none" or not arm.tuned or len(arm.first) >= arm.trials:
             return (whole,)
         return rungs.rungs(whole, self.request.eta, grace)
 
-    def _grace(self, whole: int) -> int:
-        """Epochs of an arm's shortest training. Raises: UsageError."""
-        eta, grace = self.request.eta, self.request.grace
+    def _grace(self, schedule: Schedule) -> int:
+        """Epochs of an arm's shortest training: in one, a rate that falls in steps never falls. Raises: UsageError."""
+        eta, grace, whole = self.request.eta, self.request.grace, schedule.epochs
         if eta < 2:
             raise UsageError(f"--eta must be at least 2, not {eta}.")
         if grace is not None and not 1 <= grace <= whole:
             raise UsageError(f"--grace must be from 1 to the {whole} epochs of a whole training, not {grace}.")
-        return max(1, round(whole / eta**2)) if grace is None else grace
+        least = 2 if schedule.kind == "step" else 1
+        return min(whole, max(least, round(whole / eta**2))) if grace is None else grace
 
     def teachers(self) -> list[str]:
         """Every teacher that a training of this study can ask for."""

@@ -22,9 +22,9 @@ from tests.search.requests import plan
 
 CLASSES, IMAGES, EPOCHS = 3, 8, 3
 TRIALS, SEEDS = 3, 2
-# Rungs of 1, 2 and 4 epochs, a race for those in doubt, and a constraint that some break.
+# Rungs of 2, 4 and 8 epochs, a race for those in doubt, and a constraint that some break.
 STAGES = {
-    "set": {"epochs": "4"}, "stopping": "mo-asha", "eta": 2, "grace": 1, "race": True, "trials": 8,
+    "set": {"epochs": "8"}, "stopping": "mo-asha", "eta": 2, "grace": 2, "race": True, "trials": 8,
     "constraints": ("robust_accuracy >= 0.62",),
 }  # fmt: skip
 TRAININGS = TRIALS + 1 + 2 * SEEDS  # two arms, one of them with nothing to tune; fresh seeds for each one's choice

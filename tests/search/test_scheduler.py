@@ -38,8 +38,13 @@ def test_rungs_are_divided_from_the_top(tmp_path: Path) -> None:
 
     assert rungs("mo-asha", 30) == (3, 10, 30)
     assert rungs("mo-asha", 300, grace=10) == (11, 33, 100, 300)
-    assert rungs("asha", 9, eta=2, grace=1) == (1, 2, 4, 9)
+    assert rungs("asha", 9, eta=2, grace=2) == (2, 4, 9)
     assert rungs("none", 30) == (30,) and rungs("asha", 1) == (1,)
+    assert rungs("asha", 10) == (3, 10) and rungs("asha", 2) == (2,), "in one epoch the rate never drops"
+    with pytest.raises(UsageError, match="--grace: a rung of 1 epoch ends before its learning rate drops"):
+        rungs("asha", 9, eta=2, grace=1)
+    wsd = plan(tmp_path, space=ONE_ARM, stopping="asha", set={"epochs": "9", "schedule": "wsd"}, eta=2, grace=1)
+    assert wsd.rungs(wsd.arms[0]) == (1, 2, 4, 9)
     for words in (dict(eta=1), dict(grace=0), dict(grace=31)):
         with pytest.raises(UsageError, match="--eta|--grace"):
             rungs("asha", 30, **words)
