@@ -7,7 +7,7 @@ Goals: PGD-20 2.4x; APGD-CE 3.6x where most images are fooled (ResNet-18); AutoA
 Command: python -m benchmarks.evaluate [--short]                        (a digits student trained here, and resnet18)
          python -m benchmarks.evaluate --part digits CHECKPOINT...      (digits of trained students)
          python -m benchmarks.evaluate --part cifar10-mini CHECKPOINT   (128 images)
-         python -m benchmarks.evaluate --part resnet18                  (ResNet-18 of pyautoattack, 4/255)
+         python -m benchmarks.evaluate --part resnet18                  (ResNet-18 of pyautoattack, 1.5/255)
 """
 
 from __future__ import annotations
