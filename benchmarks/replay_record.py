@@ -26,8 +26,6 @@ from absld_search.core.records import EpochLog
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.trial import TrialConfig, run_trial
 from absld_search.search import plan as plans
-from absld_search.search.halving import Halving
-from absld_search.search.ledger import Ledger
 from absld_search.search.plan import Arm, Plan, Request
 from absld_search.space import Choice, LogUniform, holds
 
@@ -70,7 +68,7 @@ def _point(arm: Arm, place: np.ndarray) -> Row:
 def trainings(made: Plan, seeds: int) -> list[tuple[int, Row, TrialConfig]]:
     """(configuration, parameters, training), the shortest first within a configuration."""
     (arm,) = made.arms
-    rungs = Halving(made, arm, Ledger(made.request.storage, "replay")).rules.epochs
+    rungs = made.rungs(arm)
     found = []
     for number, params in enumerate(configurations(made)):
         for epochs in rungs:

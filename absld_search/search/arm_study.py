@@ -108,6 +108,8 @@ class ArmStudy:
         """What a trial was worth that had been told as stopped: a new Optuna trial, since a told one can't change."""
         trials = self._trials()
         frozen = trials[number]
+        if not frozen.state.is_finished():  # another arm's training decided it before it was told anything
+            self.tell(number, values, {**violations, BUDGET: 0.0})
         if frozen.constraints.get(BUDGET, 0) <= 0 or any(t.user_attrs.get(SUPERSEDES) == number for t in trials):
             return
         kept = {"params": frozen.params, "distributions": frozen.distributions, "user_attrs": {SUPERSEDES: number}}

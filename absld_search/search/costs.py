@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from absld_search.core import rungs
 from absld_search.core.config import TrialConfig
-from absld_search.search.ledger import Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, Row
 from absld_search.search.plan import Plan
 
 HOUR = 3600.0
@@ -36,35 +36,28 @@ def epochs(row: Row, budgets: Sequence[int]) -> int:
 
 
 class Costs:
-    """Seconds and epochs per arm, of the search: read from the ledger once, then kept up."""
+    """Seconds and epochs per arm, of the search, as far as it was told of the ledger's rows."""
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.share = share(plan)
         self.budgets = {arm.name: plan.rungs(arm) for arm in plan.arms}
         self.spent = dict.fromkeys((arm.name for arm in plan.arms), 0.0)
         self.trained = dict.fromkeys(self.spent, 0)  # epochs that those seconds bought
         self.under_way = {name: dict[str, int]() for name in self.spent}  # training -> epochs
-        if self.share is None:
-            return  # nobody asks
-        arms: dict[str, set[str]] = {}
-        for trial in ledger.trials():
-            arms.setdefault(trial["config"], set()).add(trial["arm"])
-        for row in ledger.trainings():
-            for arm in arms.get(row["config"], ()) if row["stage"] != "confirm" else ():
-                self.expect(arm, [row])
-                if row["seconds"] is not None or row["state"] == "FAILED":
-                    self.add(arm, row)
+        self.ended = {name: set[str]() for name in self.spent}  # trainings
 
-    def expect(self, arm: str, rows: Iterable[Row]) -> None:
-        """Trainings that an arm has asked for."""
-        if self.share is not None:
-            self.under_way[arm] |= {row["training"]: epochs(row, self.budgets[arm]) for row in rows}
-
-    def add(self, arm: str, row: Row) -> None:
-        """A training that has ended."""
-        if length := self.under_way[arm].pop(row["training"], 0):
-            self.spent[arm] += row["seconds"] or 0.0
-            self.trained[arm] += length if row["seconds"] else 0
+    def know(self, arm: str, row: Row) -> None:
+        """A training that an arm has asked for, which may have ended: by another arm's trial, even before."""
+        name = row["training"]
+        if self.share is None or name in self.ended[arm]:
+            return  # nobody asks, or it is paid
+        length = self.under_way[arm].pop(name, 0) or epochs(row, self.budgets[arm])
+        if row["state"] not in (COMPLETE, FAILED):
+            self.under_way[arm][name] = length
+            return
+        self.ended[arm].add(name)
+        self.spent[arm] += row["seconds"] or 0.0
+        self.trained[arm] += length if row["seconds"] else 0
 
     def allows(self, arm: str) -> bool:
         """Whether an arm may start another trial: what runs is counted at what an epoch has cost it so far."""

@@ -1,7 +1,8 @@
 """The rungs of a study, read from its ledger: what `scheduler` decides about, and what follows from it.
 
 A rung's training is the configuration as `core.rungs` has it at fewer epochs, at the first search seed: it has a key
-and a schedule of its own, and stands in the ledger under its trial's configuration with the stage `rung`.
+and a schedule of its own, and stands in the ledger under its trial's configuration with the stage `rung`; unless it is
+another arm's whole training too, which it is first (`sharing`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 from absld_search.core import rungs
 from absld_search.core.metrics import NAMES
 from absld_search.search import samplers, scheduler
-from absld_search.search.ledger import COMPLETE, FAILED, STOPPED, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, STOPPED, Row
 from absld_search.search.plan import Arm, Plan
 from absld_search.search.scheduler import Outcome, Rules
 
-RUNG, SEARCH = "rung", "search"
+RUNG, SEARCH, RACE, CONFIRM = "rung", "search", "race", "confirm"
 ENDED = (COMPLETE, FAILED)
 
 
@@ -29,24 +30,16 @@ def rules(plan: Plan, arm: Arm) -> Rules:
 
 
 class Halving:
-    """An arm's rungs. What it holds is what the ledger says, read once and then kept up: no decision costs a query."""
+    """An arm's rungs. What it holds is what it was told of the ledger's rows: no decision costs a query."""
 
-    def __init__(self, plan: Plan, arm: Arm, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan, arm: Arm) -> None:
         self.plan, self.arm = plan, arm
         self.rules = rules(plan, arm)
         self.trials: dict[str, Row] = {}
         self.asked: dict[str, int] = {}  # trial -> epochs of its longest training
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # (trial's number, epochs) -> what it was worth
-        trained: dict[str, list[Row]] = {}
-        for row in [*ledger.trainings(stage=RUNG), *ledger.trainings(stage=SEARCH)]:
-            trained.setdefault(row["config"], []).append(row)
         self.whole: set[str] = set()  # trials that have been given their whole training
         self.rungs = set(self.rules.epochs[:-1])  # and those of earlier starts, which may have had others
-        for trial in ledger.trials(arm=arm.name):
-            rows = trained.get(trial["config"], [])
-            self.queued(trial, rows)
-            for row in rows:
-                self.ended(trial, row)
 
     @property
     def on(self) -> bool:
@@ -60,18 +53,19 @@ class Halving:
             return [job(self.plan.config(words, seed), SEARCH, whole.hash) for seed in self.plan.search_seeds]
         return [job(rungs.at(whole, epochs), RUNG, whole.hash)]
 
-    def queued(self, trial: Row, jobs: list[Row]) -> None:
-        """A trial has been given these trainings."""
-        self.trials[trial["trial"]] = trial
-        lengths = [epochs_of(row) for row in jobs]
-        self.asked[trial["trial"]] = max([self.asked.get(trial["trial"], 0), *lengths])
-        self.rungs |= {epochs_of(row) for row in jobs if row["stage"] == RUNG}
-        self.whole |= {trial["trial"] for row in jobs if row["stage"] == SEARCH}
-
-    def ended(self, trial: Row, row: Row) -> None:
-        """A training of a trial has ended, if it has; of several seeds, the first is the rung's."""
-        if row["state"] in ENDED and row["seed"] == self.plan.search_seeds[0] and row["stage"] in (RUNG, SEARCH):
-            self.outcomes[trial["number"], epochs_of(row)] = self._outcome(trial["trial"], row)
+    def know(self, trial: Row, row: Row) -> None:
+        """A trial has this training, which may have ended; of several seeds, the first is the rung's."""
+        if row["stage"] not in (RUNG, SEARCH):
+            return
+        name, epochs = trial["trial"], epochs_of(row)
+        self.trials[name] = trial
+        self.asked[name] = max(self.asked.get(name, 0), epochs)
+        if row["stage"] == SEARCH and row["config"] == trial["config"]:
+            self.whole.add(name)
+        else:
+            self.rungs.add(epochs)
+        if row["state"] in ENDED and row["seed"] == self.plan.search_seeds[0]:
+            self.outcomes[trial["number"], epochs] = self._outcome(name, row)
 
     def _outcome(self, trial: str, row: Row) -> Outcome:
         metrics, names = row["metrics"] or {}, self.plan.objectives

@@ -164,6 +164,11 @@ class Ledger:
         with self.engine.connect() as connection:
             return read_fact(connection, self.study, key)
 
+    def facts(self, prefix: str) -> dict[str, Any]:
+        """Every fact whose key starts with `prefix`, without it."""
+        with self.engine.connect() as connection:
+            return read_facts(connection, self.study, prefix)
+
     def add_trial(self, trial: Row, jobs: Iterable[Row]) -> None:
         """A new trial and the trainings it needs, together or not at all; trainings that exist are shared."""
         with self._writing() as connection:
@@ -172,7 +177,8 @@ class Ledger:
             self._queue(connection, jobs)
 
     def add_trainings(self, jobs: Iterable[Row]) -> None:
-        """Queue trainings; those that exist stay as they are."""
+        """Queue trainings; those that exist stay as they are, but one that was the short form of another configuration
+        is its own from now on."""
         with self._writing() as connection:
             self._queue(connection, jobs)
 
@@ -235,6 +241,10 @@ class Ledger:
         highest = sa.select(sa.func.max(_trainings.c.position)).where(_trainings.c.study == self.study)
         last = connection.execute(highest).scalar() or 0
         for position, job in enumerate(jobs, start=last + 1):
-            if connection.execute(self._of(_trainings, {"training": job["training"]})).first() is None:
+            found = connection.execute(self._of(_trainings, {"training": job["training"]})).mappings().first()
+            if found is None:
                 row = {"study": self.study, "state": WAITING, "reason": "", "position": position, **job}
                 connection.execute(_trainings.insert().values(row))
+            elif found["config"] != job["config"] and job["training"].startswith(f"{job['config']}-"):
+                changes = {"config": job["config"], "stage": job["stage"]}
+                self._change(connection, _trainings.c.training, job["training"], changes)

@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from absld_search.search import constraints, costs, racing
-from absld_search.search.arm_study import BUDGET, ArmStudy, Seen
+from absld_search.search import costs, racing
+from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.choices import choice
-from absld_search.search.halving import RUNG, SEARCH, Halving, job
-from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, WAITING, Ledger, Row
+from absld_search.search.halving import CONFIRM, RACE, SEARCH, Halving, job
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, WAITING, Ledger, Row
 from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Arm, Plan
+from absld_search.search.settling import Settling
+from absld_search.search.sharing import Sharing
 
-RACE, CONFIRM = "race", "confirm"
 JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
 RACE_SEEDS_FROM = 500  # seed indices that neither search nor confirm use
 TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
@@ -40,8 +41,10 @@ class Queue:
             ledger.fact(f"fingerprint:{arm.name}", plan.fingerprint(arm))
         storage = open_storage(plan.request.storage)
         self.studies = {arm.name: ArmStudy(plan, arm, storage) for arm in plan.arms}
-        self.halving = {arm.name: Halving(plan, arm, ledger) for arm in plan.arms}
-        self.costs = costs.Costs(plan, ledger)
+        self.halving = {arm.name: Halving(plan, arm) for arm in plan.arms}
+        self.costs = costs.Costs(plan)
+        self.sharing = Sharing(plan, ledger)
+        self.settling = Settling(plan, ledger, self.studies, self.halving, self.sharing)
         self.running: set[str] = set()
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
@@ -53,6 +56,7 @@ class Queue:
         """Put right what a killed driver left half done."""
         self.ledger.requeue()
         self.ledger.forget_waiting(CONFIRM, self.plan.confirm_seeds)
+        self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
             unfinished = set(self.studies[arm.name].running())
@@ -60,7 +64,20 @@ class Queue:
                 self.studies[arm.name].drop(number)
             for trial in known.values():
                 if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
-                    self._settle(trial)
+                    self.settling.settle(trial)
+
+    def _read(self) -> None:
+        """Rungs and costs as the ledger has them."""
+        trials = {trial["trial"]: trial for trial in self.ledger.trials()}
+        for trial in trials.values():
+            self.sharing.add(trial)
+        for row in self.ledger.trainings():
+            for name in self.sharing.of(row) if row["stage"] != CONFIRM else ():
+                self._know(trials[name], row)
+
+    def _know(self, trial: Row, row: Row) -> None:
+        self.halving[trial["arm"]].know(trial, row)
+        self.costs.know(trial["arm"], row)
 
     def _may_be_told_twice(self, trial: Row) -> bool:
         """Optuna may know only that it stopped: a kill can come between the ledger's word and the second telling."""
@@ -106,12 +123,7 @@ class Queue:
         (row,) = self.ledger.trainings(training=training)
         if row["stage"] == CONFIRM:
             return []
-        trials = self.ledger.trials(config=row["config"])
-        for trial in trials:
-            self.costs.add(trial["arm"], row)
-            self.halving[trial["arm"]].ended(trial, row)
-        decided = [self._settle(trial) for trial in trials]
-        return [trial for trial in decided if trial["state"] in FINAL]
+        return [trial for trial in self._enter([row]) if trial["state"] in FINAL]
 
     def put_back(self, training: str, reason: str) -> Row:
         """What was under way waits again and loses nothing: it goes on from its checkpoint."""
@@ -155,17 +167,20 @@ class Queue:
     def _queue_rung(self, arm: Arm, trial: Row, epochs: int) -> None:
         jobs = self.halving[arm.name].jobs(trial["words"], epochs)
         self.ledger.add_trainings(jobs)
-        self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
-        self._enter(arm, trial, jobs)
+        self._enter([row for each in jobs for row in self.ledger.trainings(training=each["training"])])
 
-    def _enter(self, arm: Arm, trial: Row, jobs: list[Row]) -> None:
-        """Count a trial's new trainings; they may all have ended already, asked for by another trial."""
-        self.halving[arm.name].queued(trial, jobs)
-        self.costs.expect(arm.name, jobs)
-        for each in jobs:
-            (row,) = self.ledger.trainings(training=each["training"])
-            self.halving[arm.name].ended(trial, row)
-        self._settle(trial)
+    def _enter(self, rows: list[Row]) -> list[Row]:
+        """Trainings that are new or have ended, perhaps long ago and asked for by another trial: what that means for
+        every trial that has them; the trials as they are then."""
+        names = dict.fromkeys(name for row in rows for name in self.sharing.of(row))
+        trials = [self.ledger.trials(trial=name)[0] for name in names]
+        for trial in trials:
+            for row in rows:
+                if trial["trial"] in self.sharing.of(row):
+                    self._know(trial, row)
+            if trial["state"] == STOPPED and self.halving[trial["arm"]].stopped(trial) is None:
+                self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
+        return [self.settling.settle(trial) for trial in trials]
 
     def _ask(self) -> bool:
         """One new trial for the arm that has asked for the fewest; False when every arm has its budget."""
@@ -186,58 +201,8 @@ class Queue:
         trial = {"trial": f"{arm.name}-{number:03d}", "arm": arm.name, "number": number}
         trial |= {"config": jobs[0]["config"], "words": words, "params": dict(params)}
         self.ledger.add_trial(trial, jobs)
-        self._enter(arm, trial, jobs)
-
-    def _settle(self, trial: Row) -> Row:
-        """Close a trial whose trainings have all ended, and tell Optuna; the trial as it is then."""
-        rows = self.ledger.trainings(config=trial["config"])
-        found = [row for row in rows if row["stage"] == SEARCH and row["seed"] in self.plan.search_seeds]
-        if not found:
-            self._settle_rung(trial, rows)
-        elif all(row["state"] in FINAL for row in found):
-            self._settle_whole(trial, found, [row for row in rows if row["stage"] == RACE and row["state"] in FINAL])
-        return self.ledger.trials(trial=trial["trial"])[0]
-
-    def _settle_rung(self, trial: Row, rows: list[Row]) -> None:
-        """A trial that has only been on rungs stands still, until it is promoted."""
-        halving, study = self.halving[trial["arm"]], self.studies[trial["arm"]]
-        found = halving.stopped(trial)
-        if found is None:
-            return
-        reasons = sorted({row["reason"] for row in rows if row["stage"] == RUNG and row["reason"]})
-        self.ledger.finish_trial(trial["trial"], **{"reason": "; ".join(reasons) or "nonfinite:objective", **found})
-        if found["state"] == FAILED:
-            study.tell(trial["number"], None)
-        else:
-            values, lacks = halving.shortfall(trial)
-            study.tell(trial["number"], values, {BUDGET: lacks})
-
-    def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> None:
-        raced = [row for row in race if row["state"] == COMPLETE]
-        good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
-        whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
-        missing = {
-            f"nonfinite:{name}@{row['epochs']}"
-            for name in self.plan.objectives
-            for row in rows
-            if row["state"] == COMPLETE and name not in row["metrics"]
-        }
-        reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
-        means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
-        values = {name: means[name] for name in self.plan.objectives} if means else None
-        broken = constraints.broken(self.plan.constraints, means) if means else ""
-        lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
-        state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
-        said = "; ".join(filter(None, [reason, broken, lost]))
-        self.ledger.finish_trial(trial["trial"], state=state, reason=said, objectives=values)
-        self._tell(trial, values, constraints.violations(self.plan.constraints, means))
-
-    def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
-        study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]
-        if values is not None and halving.was_on_a_rung(trial):
-            study.supersede(trial["number"], values, found)
-        else:
-            study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
+        self.sharing.add(trial)
+        self._enter(self.settling.rows(trial))
 
     def _race(self) -> bool:
         """One more seed for the contender whose place on its arm's front is least sure; False where all are."""
@@ -264,18 +229,14 @@ class Queue:
         """Queue the fresh seeds of every arm whose search has ended; False when that is done already."""
         before = len(self.ledger.trainings(stage=CONFIRM))
         racing_now = {row["config"] for row in self.ledger.trainings(stage=RACE) if row["state"] not in FINAL}
-        for arm in self.plan.arms:
+        searched = [arm for arm in self.plan.arms if self._searched(arm, self.ledger.trials(arm=arm.name))]
+        if self.plan.stopping != "none" and len(searched) < len(self.plan.arms):
+            return False  # a rung that arms share can still move a choice
+        for arm in searched:
             trials = self.ledger.trials(arm=arm.name)
             chosen = choice(self.plan, trials)
-            under_way = racing_now & {trial["config"] for trial in trials}
-            if chosen and not under_way and self._searched(arm, trials):
+            if chosen and not racing_now & {trial["config"] for trial in trials}:
                 self.ledger.finish_trial(chosen["trial"], confirmed=True)
                 configs = [self.plan.config(chosen["words"], seed, test=True) for seed in self.plan.confirm_seeds]
                 self.ledger.add_trainings([job(config, CONFIRM) for config in configs])
         return len(self.ledger.trainings(stage=CONFIRM)) > before
-
-
-def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:
-    """Of every metric that all have."""
-    names = set.intersection(*(set(row) for row in rows))
-    return {name: sum(row[name] for row in rows) / len(rows) for name in names}

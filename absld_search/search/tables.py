@@ -15,6 +15,7 @@ from absld_search.search.ledger import COMPLETE, FINAL, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.progress import planned
 from absld_search.search.queue import CONFIRM, JUDGED
+from absld_search.search.sharing import Sharing
 
 
 def write(plan: Plan, ledger: Ledger) -> list[str]:
@@ -23,27 +24,36 @@ def write(plan: Plan, ledger: Ledger) -> list[str]:
     trials, trainings = ledger.trials(), ledger.trainings()
     joint, per_arm = front_trials(plan, trials)
     flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
-    spent = _spent(plan, trials, trainings)
+    spent = _spent(plan, Sharing(plan, ledger), trials, trainings)
     rows = [_trial_row(plan, trial, flags) | spent[trial["trial"]] for trial in trials]
     named = [{name: row[name] for name in results.TRAININGS.names} for row in trainings]
     return results.combine(plan.folder, rows, named, plan.objectives)
 
 
-def _spent(plan: Plan, trials: list[Row], trainings: list[Row]) -> dict[str, Row]:
+def _spent(plan: Plan, sharing: Sharing, trials: list[Row], trainings: list[Row]) -> dict[str, Row]:
     """{trial: what it has cost in the search, over how many seeds, and how sure its place on its arm's front is}."""
-    by_config: dict[str, list[Row]] = {}
-    for row in trainings:
-        if row["stage"] != CONFIRM and row["state"] in FINAL:
-            by_config.setdefault(row["config"], []).append(row)
+    rows_of = _search_trainings(sharing, trials, trainings)
     budgets = {arm.name: plan.rungs(arm) for arm in plan.arms}
     sure = _front_probabilities(plan, trials, trainings)
     found = {}
     for trial in trials:
-        rows, name = by_config.get(trial["config"], []), trial["trial"]
-        judged = [row for row in rows if row["stage"] in JUDGED and row["state"] == COMPLETE]
+        rows, name = rows_of.get(trial["trial"], []), trial["trial"]
+        whole = [row for row in rows if row["config"] == trial["config"] and row["stage"] in JUDGED]
+        judged = [row for row in whole if row["state"] == COMPLETE]
         epochs = sum(costs.epochs(row, budgets[trial["arm"]]) for row in rows)
         found[name] = {"seeds": len(judged), "epochs": epochs, "seconds": sum(row["seconds"] or 0.0 for row in rows)}
         found[name]["front_probability"] = sure.get(name)
+    return found
+
+
+def _search_trainings(sharing: Sharing, trials: list[Row], trainings: list[Row]) -> dict[str, list[Row]]:
+    """Trial -> its trainings that have ended, without the confirm stage's."""
+    found: dict[str, list[Row]] = {}
+    for trial in trials:
+        sharing.add(trial)
+    for row in trainings:
+        for name in sharing.of(row) if row["stage"] != CONFIRM and row["state"] in FINAL else ():
+            found.setdefault(name, []).append(row)
     return found
 
 

@@ -17,9 +17,10 @@ from absld_search.core.metrics import lowest_mean
 from absld_search.core.records import EpochLog
 from absld_search.search import fronts, ownership, processes
 from absld_search.search.arm_study import BUDGET, SUPERSEDES
+from absld_search.search.halving import RACE, RUNG, SEARCH
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, RUNNING, STOPPED, WAITING, Ledger, Row
 from absld_search.search.optuna_storage import open_storage
-from absld_search.search.queue import JUDGED, RACE, RUNG, SEARCH
+from absld_search.search.queue import JUDGED
 
 JUDGED_STATES = (COMPLETE, INFEASIBLE)  # of trials that were trained to their end
 

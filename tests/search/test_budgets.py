@@ -62,6 +62,18 @@ def test_hours_are_shared_equally(tmp_path: Path) -> None:
     assert counts == {"dual": 10, "shared": 4}, "until ten seconds are spent in each"
 
 
+def test_arms_that_meet_in_their_first_point_spend_the_same(tmp_path: Path) -> None:
+    """Their papers' defaults are one configuration: who comes second finds it trained, and pays for it too."""
+    tuned = {name: LogUniform(0.5, 4.0) for name in ("initial_temperature_adv", "initial_temperature_clean")}
+    arms = {"both": {}, "adv": {"initial_temperature_clean": 1.0}, "clean": {"initial_temperature_adv": 1.0}}
+    space = SearchSpace({"method": "absld"}, arms, tuned)
+    made = plan(tmp_path, space=space, trials=None, seeds=1, time_budget=15 / 3600, storage="sqlite://")
+    queue = Queue(made, Ledger("sqlite://", "study"))
+    while (row := queue.take()) is not None:
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=1.0)
+    assert {arm: len(queue.ledger.trials(arm=arm)) for arm in arms} == dict.fromkeys(arms, 5)
+
+
 def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:
     made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=12 / 3600)
     assert len([stage for stage, _ in drain(made) if stage == "search"]) == 12

@@ -13,6 +13,7 @@ from absld_search.search import racing, tables
 from absld_search.search.ledger import COMPLETE, Ledger
 from absld_search.search.queue import RACE_SEEDS_FROM, Queue
 from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
+from absld_search.search.sharing import Sharing
 from absld_search.space import LogUniform, SearchSpace
 from benchmarks.racing import compare
 from tests.search.requests import plan, pretend
@@ -94,7 +95,7 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
         assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
         mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
         assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"
-    spent = tables._spent(made, here.ledger.trials(), here.ledger.trainings())
+    spent = tables._spent(made, Sharing(made, here.ledger), here.ledger.trials(), here.ledger.trainings())
     assert sum(each["seeds"] for each in spent.values()) == 3 + len(raced)
     assert sum(each["seconds"] for each in spent.values()) == pytest.approx(0.1 * (3 + len(raced)))
     (length,) = {row["job"]["schedule"]["epochs"] for row in raced}

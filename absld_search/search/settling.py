@@ -1,0 +1,90 @@
+"""What a trial is worth once its trainings have ended: its state, its values, and what Optuna is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from absld_search.search import constraints
+from absld_search.search.arm_study import BUDGET, ArmStudy
+from absld_search.search.halving import CONFIRM, RACE, SEARCH, Halving
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, Ledger, Row
+from absld_search.search.plan import Plan
+from absld_search.search.sharing import Sharing
+
+
+class Settling:
+    """Writes a trial's end into the ledger and into Optuna's study, as often as something new is known of it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        studies: Mapping[str, ArmStudy],
+        halving: Mapping[str, Halving],
+        sharing: Sharing,
+    ) -> None:
+        self.plan, self.ledger = plan, ledger
+        self.studies, self.halving, self.sharing = studies, halving, sharing
+
+    def rows(self, trial: Row) -> list[Row]:
+        """A trial's trainings that are not of the confirm stage, shared ones too."""
+        own = [row for row in self.ledger.trainings(config=trial["config"]) if row["stage"] != CONFIRM]
+        keys = {*self.sharing.rungs(trial)} - {row["training"] for row in own}
+        return [*own, *(row for key in sorted(keys) for row in self.ledger.trainings(training=key))]
+
+    def settle(self, trial: Row) -> Row:
+        """Close a trial whose trainings have all ended, and tell Optuna; the trial as it is then."""
+        rows = self.rows(trial)
+        found = [row for row in rows if row["stage"] == SEARCH and row["config"] == trial["config"]]
+        if not found:
+            self._settle_rung(trial, rows)
+        elif all(row["state"] in FINAL for row in found):
+            self._settle_whole(trial, found, [row for row in rows if row["stage"] == RACE and row["state"] in FINAL])
+        return self.ledger.trials(trial=trial["trial"])[0]
+
+    def _settle_rung(self, trial: Row, rows: list[Row]) -> None:
+        """A trial that has only been on rungs stands still, until it is promoted."""
+        halving, study = self.halving[trial["arm"]], self.studies[trial["arm"]]
+        found = halving.stopped(trial)
+        if found is None:
+            return
+        reasons = sorted({row["reason"] for row in rows if row["reason"]})
+        self.ledger.finish_trial(trial["trial"], **{"reason": "; ".join(reasons) or "nonfinite:objective", **found})
+        if found["state"] == FAILED:
+            study.tell(trial["number"], None)
+        else:
+            values, lacks = halving.shortfall(trial)
+            study.tell(trial["number"], values, {BUDGET: lacks})
+
+    def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> None:
+        raced = [row for row in race if row["state"] == COMPLETE]
+        good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
+        whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
+        missing = {
+            f"nonfinite:{name}@{row['epochs']}"
+            for name in self.plan.objectives
+            for row in rows
+            if row["state"] == COMPLETE and name not in row["metrics"]
+        }
+        reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
+        means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
+        values = {name: means[name] for name in self.plan.objectives} if means else None
+        broken = constraints.broken(self.plan.constraints, means) if means else ""
+        lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
+        state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
+        said = "; ".join(filter(None, [reason, broken, lost]))
+        self.ledger.finish_trial(trial["trial"], state=state, reason=said, objectives=values)
+        self._tell(trial, values, constraints.violations(self.plan.constraints, means))
+
+    def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
+        study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]
+        if values is not None and halving.was_on_a_rung(trial):
+            study.supersede(trial["number"], values, found)
+        else:
+            study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
+
+
+def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:
+    """Of every metric that all have."""
+    names = set.intersection(*(set(row) for row in rows))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}

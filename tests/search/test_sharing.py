@@ -1,0 +1,106 @@
+"""A training that is one arm's rung and another arm's whole: trained once, and counted by both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from absld_search.search import tables
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, STOPPED, Ledger, sqlite_url
+from absld_search.search.queue import CONFIRM, Queue
+from absld_search.space import LogUniform, SearchSpace
+from tests.search.requests import plan, pretend
+
+LENGTHS = SearchSpace(
+    fixed={"method": "absld"},
+    arms={"tenth": {"epochs": 3}, "third": {"epochs": 10}, "whole": {"epochs": 30}},
+    tuned={"temperature_lr": LogUniform(1e-2, 1.0)},
+)
+WORDS = {"trials": 6, "seeds": 1, "sampler": "random", "stopping": "mo-asha"}
+# The same points in every arm, so that rungs meet.
+MEETING = SearchSpace(
+    LENGTHS.fixed, LENGTHS.arms, LENGTHS.tuned, try_first=tuple({"temperature_lr": x} for x in (0.2, 0.3, 0.4, 0.5))
+)
+
+
+def drain(here: Queue, slots: int, again: bool = False, lose: str = "") -> list[str]:
+    """Keys in the order in which they are begun, `slots` at a time, the first begun ending first."""
+    running, seen = [], []
+    while True:
+        while len(running) < slots and (row := here.take()) is not None:
+            running.append(row)
+            seen.append(row["training"])
+        if not running:
+            assert here.finished()
+            return seen
+        row = running.pop(0)
+        failed = row["training"] == lose
+        metrics = None if failed else pretend(row["job"])
+        here.done(row["training"], metrics, "nonfinite" if failed else "", epochs=3, seconds=1.0)
+        here = Queue(here.plan, here.ledger) if again and not running else here
+
+
+def study(out: Path, **words: object) -> Queue:
+    made = plan(out, space=MEETING, **{**WORDS, "storage": "sqlite://", **words})
+    return Queue(made, Ledger(made.request.storage, "study"))
+
+
+@pytest.mark.parametrize(("slots", "search_seeds"), [(1, 1), (2, 1), (4, 1), (2, 2)])
+def test_arms_that_share_rungs_all_come_to_their_end(tmp_path: Path, slots: int, search_seeds: int) -> None:
+    here = study(tmp_path, search_seeds=search_seeds)
+    seen = drain(here, slots)
+    assert len(seen) == len(set(seen)), "nothing is trained twice"
+    ledger, trials = here.ledger, here.ledger.trials()
+    assert {row["state"] for row in ledger.trainings()} == {COMPLETE}
+    assert {trial["state"] for trial in trials} == {COMPLETE, STOPPED}
+    confirmed = {trial["arm"] for trial in trials if trial["confirmed"]}
+    assert confirmed == set(LENGTHS.arms) and len(ledger.trainings(stage=CONFIRM)) == 3
+    wholes = [row for row in ledger.trainings(stage="search") if row["seed"] == 0]
+    assert all(row["training"] == f"{row['config']}-s0" for row in wholes), "a whole training stands under its own"
+    assert not any(each.running() for each in here.studies.values()), "Optuna has heard of every trial"
+    states = {trial["trial"]: trial["state"] for trial in trials}
+    assert any(
+        len({name.split("-")[0] for name in here.sharing.of(row)}) > 1
+        and COMPLETE in map(states.get, here.sharing.of(row))
+        for row in wholes
+    ), "one is another arm's rung"
+
+
+def test_a_restart_between_any_two_trainings_changes_nothing_where_rungs_are_shared(tmp_path: Path) -> None:
+    files = {"storage": sqlite_url(tmp_path / "study.db"), "trials": 4, "sampler": "tpe"}
+    at_once = drain(study(tmp_path, trials=4, sampler="tpe"), 1)
+    assert at_once == drain(study(tmp_path, **files), 1, again=True)
+
+
+def test_a_shared_training_that_fails_fails_for_all(tmp_path: Path) -> None:
+    well = study(tmp_path)
+    drain(well, 2)
+    wholes = [row for row in well.ledger.trainings(stage="search") if row["job"]["schedule"]["epochs"] == 3]
+    ill = study(tmp_path)
+    drain(ill, 2, lose=wholes[0]["training"])
+    rate = well.ledger.trials(config=wholes[0]["config"])[0]["params"]
+    trials = ill.ledger.trials()
+    hit = {trial["arm"]: trial["state"] for trial in trials if trial["params"] == rate}
+    assert hit["tenth"] == FAILED and hit["whole"] == FAILED
+    assert {trial["state"] for trial in trials} <= set(FINAL)
+
+
+def test_a_larger_budget_takes_on_trials_whose_only_rung_is_anothers(tmp_path: Path) -> None:
+    files = {"storage": sqlite_url(tmp_path / "study.db"), "trials": 4}
+    drain(study(tmp_path, **files), 2)
+    here = study(tmp_path, **files, stopping="none")
+    drain(here, 2)
+    assert [trial["state"] for trial in here.ledger.trials()] == [COMPLETE] * 3 * 4
+
+
+def test_both_arms_pay_for_what_they_share(tmp_path: Path) -> None:
+    here = study(tmp_path)
+    drain(here, 1)
+    trials = here.ledger.trials()
+    spent = tables._spent(here.plan, here.sharing, trials, here.ledger.trainings())
+    for trial in trials:
+        rungs = {"tenth": (1, 3), "third": (1, 3, 10), "whole": (3, 10, 30)}[trial["arm"]]
+        climbed = spent[trial["trial"]]["seconds"]
+        assert 1 <= climbed <= len(rungs) and spent[trial["trial"]]["epochs"] == sum(rungs[: int(climbed)])
+        assert spent[trial["trial"]]["seeds"] == (trial["state"] == COMPLETE)
