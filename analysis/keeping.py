@@ -1,33 +1,34 @@
 """A finished study made small enough to keep beside the code: its tables, and where and when they were computed."""
 
 import json
-import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from absld_search.core import results
-from absld_search.words import UsageError
-from analysis.standing import notices
+import pyarrow.parquet as pq
 
-TABLES = results.Tables._fields[1:]
+from absld_search.core import results
+from absld_search.core.files import replacing
+from absld_search.words import UsageError
+from analysis import loading
+from analysis.standing import notices
 
 
 def keep(study_folder: Path, shelf: Path) -> Path:
-    """Copy a study's tables to `shelf`/NAME, which every command of `analysis` takes for the study; that folder.
+    """Write a study's tables, as far as a report shows them, to `shelf`/NAME, which `analysis` takes for the study.
 
     `study.json` there gets `computed`: the days, the revisions of the code and the processors of its trainings.
     Raises: FileNotFoundError where the folder is no study; UsageError where it is not finished, or has no trainings.
     """
-    tables = results.load(study_folder)
+    tables = loading.load(study_folder)
     if unfinished := notices(tables):
         raise UsageError(f"STUDY {study_folder}: {unfinished[0]}")
     kept = shelf / str(tables.facts["study"])
     results.write_facts(kept, tables.facts | {"computed": computed(study_folder / "trainings")})
-    (kept / "results").mkdir(exist_ok=True)
-    for name in TABLES:
-        shutil.copyfile(study_folder / "results" / f"{name}.parquet", kept / "results" / f"{name}.parquet")
+    for name in results.Tables._fields[1:]:
+        with replacing(kept / "results" / f"{name}.parquet") as temporary:
+            pq.write_table(getattr(tables, name), temporary, compression="zstd", compression_level=19)
     return kept
 
 
