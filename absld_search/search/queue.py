@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ class Queue:
         self.costs = costs.Costs(plan)
         self.sharing = Sharing(plan, ledger)
         self.settling = Settling(plan, ledger, self.studies, self.halving, self.sharing)
-        self.running: set[str] = set()
+        self.running: dict[str, float] = {}  # training -> when it was handed out
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.paused = ""  # why nothing more is handed out
@@ -88,7 +89,7 @@ class Queue:
         row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
         self.idle = row is None
         if row is not None:
-            self.running.add(row["training"])
+            self.running[row["training"]] = time.monotonic()
         return row
 
     def ready(self) -> bool:
@@ -108,6 +109,7 @@ class Queue:
         if bad:  # the last gate before the ledger, Optuna and the fronts
             metrics, reason = None, f"nonfinite:metric-{bad[0]}@{facts.get('epochs', 0)}"
         state = FAILED if metrics is None else COMPLETE
+        facts["seconds"] = self._spent(training, facts.get("seconds"))
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self._left(training)
         (row,) = self.ledger.trainings(training=training)
@@ -117,12 +119,17 @@ class Queue:
 
     def put_back(self, training: str, reason: str) -> Row:
         """What was under way waits again and loses nothing: it goes on from its checkpoint."""
-        self.ledger.finish_training(training, state=WAITING, reason=reason)
+        self.ledger.finish_training(training, state=WAITING, reason=reason, seconds=self._spent(training))
         self._left(training)
         return self.ledger.trainings(training=training)[0]
 
+    def _spent(self, training: str, last: float | None = None) -> float:
+        """Seconds of all attempts that ended before a driver; `last`: of the one that ends now, where it is known."""
+        taken = time.monotonic() - self.running[training] if training in self.running else 0.0
+        return (self.ledger.trainings(training=training)[0]["seconds"] or 0.0) + (taken if last is None else last)
+
     def _left(self, training: str) -> None:
-        self.running.discard(training)
+        self.running.pop(training, None)
         self.idle = False
 
     def machine_failed(self, training: str, reason: str) -> Row:
@@ -133,7 +140,7 @@ class Queue:
         self.ledger.finish_training(training, losses=losses)
         if losses < LOSSES:
             return self.put_back(training, f"machine: {reason}")
-        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0, seconds=None)
+        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0)
         return self.ledger.trainings(training=training)[0]
 
     def given_up(self) -> set[str]:

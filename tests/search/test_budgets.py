@@ -74,6 +74,29 @@ def test_arms_that_meet_in_their_first_point_spend_the_same(tmp_path: Path) -> N
     assert {arm: len(queue.ledger.trials(arm=arm)) for arm in arms} == dict.fromkeys(arms, 5)
 
 
+def test_an_arm_that_only_fails_spends_its_share_and_no_more(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=12 / 3600, storage="sqlite://")
+    ledger = Ledger("sqlite://", "study")
+    queue = Queue(made, ledger)
+    while (row := queue.take()) is not None:
+        lost = row["job"]["hyperparameters"]["coupling"] == "shared"
+        metrics, reason = (None, "nonfinite:loss@1") if lost else (pretend(row["job"]), "")
+        queue.done(row["training"], metrics, reason, epochs=0 if lost else 2, seconds=1.0)
+    assert {arm: len(ledger.trials(arm=arm)) for arm in ("dual", "shared")} == {"dual": 6, "shared": 6}
+
+
+def test_attempts_that_the_machine_ended_are_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr("absld_search.search.queue.time.monotonic", lambda: float(next(clock)))
+    queue = Queue(plan(tmp_path, trials=1, seeds=1, storage="sqlite://"), Ledger("sqlite://", "study"))
+    row = queue.take()
+    queue.machine_failed(row["training"], "its worker died")
+    again = queue.take()
+    assert again["training"] == row["training"] and again["seconds"] == 5.0
+    queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=1.5)
+    assert queue.ledger.trainings(training=row["training"])[0]["seconds"] == 6.5
+
+
 def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:
     made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=12 / 3600)
     assert len([stage for stage, _ in drain(made) if stage == "search"]) == 12
