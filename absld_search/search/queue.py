@@ -152,9 +152,13 @@ class Queue:
         return len(self.halving[arm.name].trials) < arm.trials and self.costs.allows(arm.name)
 
     def _promote(self) -> bool:
-        """A longer training for the trial that deserves it; False where none does."""
+        """A longer training for the trial that deserves it; False where none does, or the hours are spent: an arm
+        without any whole training gets one all the same, for without it there is nothing to compare."""
         for arm in self.plan.arms:
-            found = self.halving[arm.name].promotion(more=self._open(arm))
+            halving = self.halving[arm.name]
+            if halving.whole and not self.costs.allows(arm.name):
+                continue
+            found = halving.promotion(more=self._open(arm))
             if found:
                 self._queue_rung(arm, *found)
                 return True
@@ -201,16 +205,18 @@ class Queue:
         self._enter(self.settling.rows(trial))
 
     def _race(self) -> bool:
-        """One more seed for the contender whose place on its arm's front is least sure; False where all are."""
+        """One more seed for the contender whose place on its arm's front is least sure; False where all are, or the
+        hours are spent."""
         if not self.plan.request.race:
             return False
-        for arm in self.plan.arms:
+        for arm in filter(lambda arm: self.costs.allows(arm.name), self.plan.arms):
             trials = self.ledger.trials(arm=arm.name)
             if self._searched(arm, trials) and (name := racing.next_contender(self._samples(arm, trials))):
                 (trial,) = [trial for trial in trials if trial["trial"] == name]
                 raced = self.ledger.trainings(config=trial["config"], stage=RACE)
                 config = self.plan.config(trial["words"], RACE_SEEDS_FROM + len(raced))
                 self.ledger.add_trainings([job(config, RACE)])
+                self._enter(self.ledger.trainings(training=config.key))
                 return True
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -95,6 +96,35 @@ def test_attempts_that_the_machine_ended_are_paid(tmp_path: Path, monkeypatch: p
     assert again["training"] == row["training"] and again["seconds"] == 5.0
     queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=1.5)
     assert queue.ledger.trainings(training=row["training"])[0]["seconds"] == 6.5
+
+
+def test_a_race_ends_with_its_arms_hours(tmp_path: Path) -> None:
+    """Ten trials of a second each leave six seconds of each arm's sixteen."""
+    words = {"trials": 10, "seeds": 1, "race": True, "storage": "sqlite://"}
+    made = plan(tmp_path, space=TWO_TUNED, time_budget=32 / 3600, **words)
+    queue = Queue(made, Ledger("sqlite://", "study"))
+    while (row := queue.take()) is not None:
+        noise = random.Random(row["training"]).gauss(0, 0.05)
+        metrics = {name: value + noise for name, value in pretend(row["job"]).items()}
+        queue.done(row["training"], metrics, "", epochs=2, seconds=1.0)
+    configs = {arm: {t["config"] for t in queue.ledger.trials(arm=arm)} for arm in ("dual", "shared")}
+    raced = queue.ledger.trainings(stage="race")
+    assert {arm: sum(row["config"] in known for row in raced) for arm, known in configs.items()} == dict.fromkeys(
+        configs, 6
+    )
+    assert len(queue.ledger.trainings(stage="confirm")) == 2
+
+
+def test_promotions_end_with_the_hours_but_no_arm_is_left_without_a_whole_training(tmp_path: Path) -> None:
+    words = {"trials": None, "seeds": 1, "stopping": "mo-asha", "set": {"epochs": "9"}, "storage": "sqlite://"}
+    for hours, whole in ((4, 1), (60, 2)):
+        made = plan(tmp_path / str(hours), space=TWO_TUNED, time_budget=2 * hours / 3600, **words)
+        queue = Queue(made, Ledger("sqlite://", "study"))
+        while (row := queue.take()) is not None:
+            queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=row["job"]["schedule"]["epochs"])
+        for arm in ("dual", "shared"):
+            assert len(queue.halving[arm].whole) >= whole
+            assert queue.costs.spent[arm] <= max(hours + 9, 4 + 3 + 9), "one training beyond, or the one ladder"
 
 
 def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:
