@@ -77,6 +77,21 @@ def test_papers_defaults_come_first(tmp_path: Path) -> None:
     assert queue.ledger.trials(arm="dual")[0]["params"] == {"temperature_lr": 0.1}
 
 
+def test_the_first_point_is_what_a_training_takes_without_a_word(tmp_path: Path) -> None:
+    """Knobs of the method, options beside it, the schedule, and what the workload has of its own."""
+    tuned = {
+        "averaging_decay": Uniform(0.6, 0.95), "learning_rate": LogUniform(0.1, 1.0),
+        "method": Choice(("sat", "absld")), "batch_size": Choice((64, 128)),
+        "schedule": Choice(("wsd", "step")), "momentum": Uniform(0.0, 0.5),
+    }  # fmt: skip
+    (arm,) = plan(tmp_path, space=SearchSpace(fixed={"averaging": "ema"}, arms={"one": {}}, tuned=tuned)).arms
+    first = {"averaging_decay": 0.85, "learning_rate": 0.5, "method": "absld", "batch_size": 128, "schedule": "step"}
+    assert arm.first == (first,), "momentum 0.9 is no place in the space"
+    rates = SearchSpace(fixed={"method": "cfol"}, arms={"one": {}}, tuned={"sampling_lr": LogUniform(1e-8, 1e-1)})
+    (arm,) = plan(tmp_path, space=rates, study="rates").arms
+    assert arm.first == ({"sampling_lr": 2.5e-3},), "the workload's own"
+
+
 def test_more_trials_and_seeds_extend_and_repeat_nothing(tmp_path: Path) -> None:
     first = {row["training"] for row in drain(open_queue(plan(tmp_path)))}
     assert drain(open_queue(plan(tmp_path))) == []
@@ -318,6 +333,7 @@ SPACES = [
     (dict(arms={"a": {}}, tuned={"initial_temperature_adv": LogUniform(0.1, 1)}), "outside its bounds"),
     (dict(arms={"a": {}}, tuned={"temperature_lr": Uniform(-1, 1)}), "at least 0"),
     (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "Did you mean 'learning_rate'"),
+    (dict(arms={"a": {}}, tuned={"averaging": Uniform(0.1, 1)}), "arm 'a': averaging"),
 ]
 
 
