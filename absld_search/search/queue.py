@@ -189,7 +189,7 @@ class Queue:
             return False
         arm = min(open_arms, key=lambda arm: len(self.halving[arm.name].trials))
         seen = self.halving[arm.name].seen()
-        learnt = None if seen is None else [Seen(params, values) for params, values in seen]
+        learnt = None if seen is None else [Seen(*each) for each in seen]
         number, params = self.studies[arm.name].ask(learnt)
         self._add(arm, number, params)
         return True
