@@ -54,7 +54,6 @@ class Queue:
     def _recover(self) -> None:
         """Put right what a killed driver left half done."""
         self.ledger.requeue()
-        self.ledger.forget_waiting(CONFIRM, self.plan.confirm_seeds)
         self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
@@ -64,6 +63,17 @@ class Queue:
             for trial in known.values():
                 if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
                     self.settling.settle(trial)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Take waiting confirm trainings off the queue that are not asked for now: of a seed too many, or of an arm
+        whose search goes on, for it may choose another configuration."""
+        arms = [(arm, self.ledger.trials(arm=arm.name)) for arm in self.plan.arms]
+        chosen = [choice(self.plan, trials) for arm, trials in arms if self._searched(arm, trials)]
+        keep = [
+            self.plan.config(each["words"], seed).key for each in chosen if each for seed in self.plan.confirm_seeds
+        ]
+        self.ledger.forget_waiting(CONFIRM, keep)
 
     def _read(self) -> None:
         """Rungs and costs as the ledger has them."""

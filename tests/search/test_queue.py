@@ -410,6 +410,22 @@ def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None
     assert {row["seed"] for row in drain(again)} <= {1000, 1001}
 
 
+def test_more_trials_come_before_the_seeds_of_a_choice_that_may_change(tmp_path: Path) -> None:
+    """Interrupted in the confirm stage, then asked for more trials."""
+    queue = open_queue(plan(tmp_path, seeds=2))
+    for _ in range(6):  # the search's five, and one of the four confirm trainings
+        row = queue.take()
+        assert row is not None
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    again = open_queue(plan(tmp_path, seeds=2, trials=8))
+    waiting = again.ledger.trainings(stage="confirm", state=WAITING)
+    rslad = again.ledger.trials(arm="rslad")[0]["config"]
+    assert {row["config"] for row in waiting} == {rslad}, "an arm whose search is over keeps its own"
+    seen = drain(again)
+    dual = [row["stage"] for row in seen if row["config"] != rslad]
+    assert dual[:4] == ["search"] * 4 and set(dual[4:]) == {"confirm"} and len(dual[4:]) <= 2
+
+
 def test_nothing_answers_at_the_address(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--address 127.0.0.1:1: nothing answers there"):
         check(plan(tmp_path, address="127.0.0.1:1"))
