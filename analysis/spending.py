@@ -12,6 +12,7 @@ from absld_search.search import fronts
 
 Array = NDArray[np.float64]
 HOUR = 3600.0
+ENDED = ("COMPLETE", "FAILED")
 VOLUMES = 60  # points at which a hypervolume of three and more objectives is computed, for each costs seconds
 
 
@@ -45,7 +46,8 @@ def costs(tables: Tables) -> list[Cost]:
 
 
 def _cost(arm: str, trials: list[dict[str, Any]], by_config: Mapping[str, list[Mapping[str, Any]]]) -> Cost:
-    ended = [row for config in {t["config"] for t in trials} for row in by_config.get(config, ()) if row["epochs"]]
+    ended = [row for config in {t["config"] for t in trials} for row in by_config.get(config, ())]
+    ended = [row for row in ended if row["state"] in ENDED]
     confirm = sum(row["seconds"] or 0.0 for row in ended if row["stage"] == "confirm")
     whole = sum(row["seconds"] or 0.0 for row in ended)
     complete = sum(trial["state"] == "COMPLETE" for trial in trials)

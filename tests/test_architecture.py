@@ -147,7 +147,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/constraints.py": ({"words"}, set()),
     "absld_search/search/samplers.py": ({"words"}, {"optuna", "optuna_integration", "torch"}),
     "absld_search/search/halving.py": (
-        {CORE, "search.samplers", "search.scheduler", "search.ledger", "search.plan"},
+        {CORE, "search.constraints", "search.samplers", "search.scheduler", "search.ledger", "search.plan"},
         set(),
     ),
     "absld_search/search/sharing.py": ({"core.rungs", "search.halving", "search.ledger", "search.plan"}, set()),

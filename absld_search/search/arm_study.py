@@ -27,10 +27,12 @@ BUDGET, SUPERSEDES = "budget", "supersedes"
 
 
 class Seen(NamedTuple):
-    """A configuration for the sampler to learn from: its parameters, and its values or None while it runs."""
+    """A configuration for the sampler to learn from: its parameters, its values or None while it runs, and how far
+    each constraint is on the wrong side."""
 
     params: Mapping[str, Value]
     values: tuple[float, ...] | None
+    violations: Mapping[str, float] = {}
 
 
 class ArmStudy:
@@ -67,10 +69,11 @@ class ArmStudy:
         """What the sampler says to a study of `seen` alone. Made anew each time: a kill changes no proposal."""
         sampler = samplers.make(self.sampler, self._setting(len(self._trials())))
         view = optuna.create_study(directions=self.directions, sampler=sampler)
-        for params, values in seen:
+        for params, values, violations in seen:
             spaces = {name: _distribution(self.arm.tuned[name]) for name in params}
             state = TrialState.RUNNING if values is None else TrialState.COMPLETE
-            view.add_trial(create_trial(state=state, params=dict(params), distributions=spaces, values=values))
+            told = {"params": dict(params), "distributions": spaces, "constraints": dict(violations)}
+            view.add_trial(create_trial(state=state, values=values, **told))
         return self._sampled(view.ask())
 
     def _sampled(self, trial: Trial) -> dict[str, Value]:

@@ -57,13 +57,13 @@ class Costs:
             return
         self.ended[arm].add(name)
         self.spent[arm] += row["seconds"] or 0.0
-        self.trained[arm] += length if row["seconds"] else 0
+        self.trained[arm] += (length if row["state"] == COMPLETE else row["epochs"]) if row["seconds"] else 0
 
     def allows(self, arm: str) -> bool:
         """Whether an arm may start another trial: what runs is counted at what an epoch has cost it so far."""
         if self.share is None:
             return True
         if not self.trained[arm]:
-            return len(self.under_way[arm]) == 0  # one first, to learn what it costs
+            return not self.under_way[arm] and self.spent[arm] < self.share  # one first, to learn what it costs
         rate = self.spent[arm] / self.trained[arm]
         return self.spent[arm] + rate * sum(self.under_way[arm].values()) < self.share

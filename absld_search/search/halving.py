@@ -12,7 +12,7 @@ from typing import Any
 
 from absld_search.core import rungs
 from absld_search.core.metrics import NAMES
-from absld_search.search import samplers, scheduler
+from absld_search.search import constraints, samplers, scheduler
 from absld_search.search.ledger import COMPLETE, FAILED, STOPPED, Row
 from absld_search.search.plan import Arm, Plan
 from absld_search.search.scheduler import Outcome, Rules
@@ -70,7 +70,8 @@ class Halving:
     def _outcome(self, trial: str, row: Row) -> Outcome:
         metrics, names = row["metrics"] or {}, self.plan.objectives
         values = tuple(metrics[name] for name in names) if all(name in metrics for name in names) else None
-        return Outcome(trial, epochs_of(row), values, metrics.get("robust_accuracy", 0.0))
+        broken = constraints.violations(self.plan.constraints, metrics) if values else {}
+        return Outcome(trial, epochs_of(row), values, metrics.get("robust_accuracy", 0.0), broken)
 
     def promotion(self, more: bool) -> tuple[Row, int] | None:
         """The trial that deserves a longer training, and its epochs; `more`: new trials can still come."""
@@ -83,15 +84,16 @@ class Halving:
         found = scheduler.promotion(outcomes, asked, self.rules, more)
         return (self.trials[found[0]], found[1]) if found else None
 
-    def seen(self) -> list[tuple[dict[str, Any], tuple[float, ...] | None]] | None:
-        """(parameters, values or None while it runs) of what a sampler should learn from; None: of everything."""
+    def seen(self) -> list[tuple[dict[str, Any], tuple[float, ...] | None, Mapping[str, float]]] | None:
+        """(parameters, values or None while it runs, broken constraints) of what a sampler should learn from; None: of
+        everything."""
         if not self.on:
             return None
         outcomes = [self.outcomes[key] for key in sorted(self.outcomes)]
         found = scheduler.seen(outcomes, self.rules, samplers.STARTUP + len(self.arm.tuned))
         running = [t for t, epochs in self.asked.items() if (self.trials[t]["number"], epochs) not in self.outcomes]
-        told = [(self.trials[each.trial]["params"], each.values) for each in found]
-        return [*told, *((self.trials[trial]["params"], None) for trial in running)]
+        told = [(self.trials[each.trial]["params"], each.values, each.violations) for each in found]
+        return [*told, *((self.trials[trial]["params"], None, {}) for trial in running)]
 
     def stopped(self, trial: Row) -> dict[str, Any] | None:
         """What becomes of a trial whose only trainings, on rungs, have all ended; None while one runs."""

@@ -198,12 +198,12 @@ class Ledger:
         with self._writing() as connection:
             return self._change(connection, _trainings.c.state, RUNNING, {"state": WAITING})
 
-    def forget_waiting(self, stage: str, keep: Iterable[int]) -> None:
-        """Take waiting trainings of a stage off the queue whose seed is no longer asked for."""
+    def forget_waiting(self, stage: str, keep: Iterable[str]) -> None:
+        """Take waiting trainings of a stage off the queue, but for those to `keep`."""
         table = _trainings
         with self._writing() as connection:
             mine = (table.c.study == self.study) & (table.c.stage == stage) & (table.c.state == WAITING)
-            connection.execute(table.delete().where(mine, table.c.seed.not_in(list(keep))))
+            connection.execute(table.delete().where(mine, table.c.training.not_in(list(keep))))
 
     def finish_training(self, training: str, **changes: Any) -> None:
         """Its final state, reason, epochs, seconds and metrics."""

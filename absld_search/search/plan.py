@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from absld_search.core import data, metrics, rungs
-from absld_search.core.config import TrialConfig
+from absld_search.core.config import VIEWS, TrialConfig
 from absld_search.core.evaluation import EVALUATION_SEED, KINDS, SEARCH_ATTACKS
 from absld_search.core.files import Folders
-from absld_search.core.methods import METHODS
-from absld_search.core.methods.base import knobs
 from absld_search.core.schedules import Schedule
 from absld_search.core.trainer import Options
 from absld_search.search import constraints as constraining
@@ -180,7 +178,7 @@ def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, tri
         return Arm(name, words, tuned, 1, ())
     grid = _grid(tuned, trials)
     known = [{key: value for key, value in point.items() if key in tuned} for point in space.try_first]
-    first = (_paper_defaults(words, tuned, setting), *(point for point in known if point))
+    first = (_defaults(words, tuned, setting), *(point for point in known if point))
     return Arm(name, words, tuned, len(grid) or trials, grid or first)
 
 
@@ -196,12 +194,16 @@ def _grid(tuned: Mapping[str, Distribution], trials: int) -> tuple[dict[str, Val
     return tuple(dict(zip(tuned, values, strict=True)) for values in itertools.product(*choices))
 
 
-def _paper_defaults(
-    words: Mapping[str, Value], tuned: Mapping[str, Distribution], setting: Workload
-) -> dict[str, Value]:
-    """The papers' values of what is tuned: the first point that is tried."""
-    known = knobs(METHODS[require_known("method", str(words.get("method", "absld")), METHODS)])
-    defaults: dict[str, Any] = {name: field.default for name, field in known.items()} | {"teacher": setting.teacher}
+def _defaults(words: Mapping[str, Value], tuned: Mapping[str, Distribution], setting: Workload) -> dict[str, Value]:
+    """What a training takes where nothing is said, of what is tuned: the papers' and the workload's values, the first
+    point that is tried."""
+    try:
+        config = TrialConfig.from_words(words, setting.name)
+    except UsageError:
+        return {}  # `_check_corners` says it, and of which arm
+    chosen = {"method": config.method, "teacher": config.teacher, "schedule": config.schedule.kind}
+    chosen |= {word: getattr(config.augmentation, name) for word, name in VIEWS.items()}
+    defaults: dict[str, Any] = {**asdict(config.schedule), **asdict(config.options), **config.hyperparameters, **chosen}
     point: dict[str, Value] = {}
     for name, how in tuned.items():
         if name in defaults and holds(how, {**words, **point}) and _inside(how, defaults[name]):
@@ -212,7 +214,7 @@ def _paper_defaults(
 def _inside(how: Distribution, value: Value) -> bool:
     if isinstance(how, Choice):
         return value in how.options
-    return not isinstance(how, Teachers) and how.low <= float(value) <= how.high
+    return not isinstance(how, Teachers) and not isinstance(value, str) and how.low <= value <= how.high
 
 
 def _check_corners(plan: Plan, arm: Arm) -> None:

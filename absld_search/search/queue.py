@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class Queue:
         self.costs = costs.Costs(plan)
         self.sharing = Sharing(plan, ledger)
         self.settling = Settling(plan, ledger, self.studies, self.halving, self.sharing)
-        self.running: set[str] = set()
+        self.running: dict[str, float] = {}  # training -> when it was handed out
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.barren: set[str] = set()  # of these those given up since one completed
@@ -55,7 +56,6 @@ class Queue:
     def _recover(self) -> None:
         """Put right what a killed driver left half done."""
         self.ledger.requeue()
-        self.ledger.forget_waiting(CONFIRM, self.plan.confirm_seeds)
         self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
@@ -65,6 +65,17 @@ class Queue:
             for trial in known.values():
                 if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
                     self.settling.settle(trial)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Take waiting confirm trainings off the queue that are not asked for now: of a seed too many, or of an arm
+        whose search goes on, for it may choose another configuration."""
+        arms = [(arm, self.ledger.trials(arm=arm.name)) for arm in self.plan.arms]
+        chosen = [choice(self.plan, trials) for arm, trials in arms if self._searched(arm, trials)]
+        keep = [
+            self.plan.config(each["words"], seed).key for each in chosen if each for seed in self.plan.confirm_seeds
+        ]
+        self.ledger.forget_waiting(CONFIRM, keep)
 
     def _read(self) -> None:
         """Rungs and costs as the ledger has them."""
@@ -90,7 +101,7 @@ class Queue:
         row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
         self.idle = row is None
         if row is not None:
-            self.running.add(row["training"])
+            self.running[row["training"]] = time.monotonic()
         return row
 
     def ready(self) -> bool:
@@ -118,6 +129,7 @@ class Queue:
         state = FAILED if metrics is None else COMPLETE
         if state == COMPLETE:
             self.barren.clear()
+        facts["seconds"] = self._spent(training, facts.get("seconds"))
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
         self._left(training)
         (row,) = self.ledger.trainings(training=training)
@@ -127,12 +139,17 @@ class Queue:
 
     def put_back(self, training: str, reason: str) -> Row:
         """What was under way waits again and loses nothing: it goes on from its checkpoint."""
-        self.ledger.finish_training(training, state=WAITING, reason=reason)
+        self.ledger.finish_training(training, state=WAITING, reason=reason, seconds=self._spent(training))
         self._left(training)
         return self.ledger.trainings(training=training)[0]
 
+    def _spent(self, training: str, last: float | None = None) -> float:
+        """Seconds of all attempts that ended before a driver; `last`: of the one that ends now, where it is known."""
+        taken = time.monotonic() - self.running[training] if training in self.running else 0.0
+        return (self.ledger.trainings(training=training)[0]["seconds"] or 0.0) + (taken if last is None else last)
+
     def _left(self, training: str) -> None:
-        self.running.discard(training)
+        self.running.pop(training, None)
         self.idle = False
 
     def machine_failed(self, training: str, reason: str) -> Row:
@@ -144,7 +161,7 @@ class Queue:
         self.ledger.finish_training(training, losses=losses)
         if losses < LOSSES:
             return self.put_back(training, f"machine: {reason}")
-        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0, seconds=None)
+        self.done(training, None, f"machine: {reason}; {losses} times", epochs=0)
         return self.ledger.trainings(training=training)[0]
 
     def given_up(self) -> set[str]:
@@ -156,9 +173,13 @@ class Queue:
         return len(self.halving[arm.name].trials) < arm.trials and self.costs.allows(arm.name)
 
     def _promote(self) -> bool:
-        """A longer training for the trial that deserves it; False where none does."""
+        """A longer training for the trial that deserves it; False where none does, or the hours are spent: an arm
+        without any whole training gets one all the same, for without it there is nothing to compare."""
         for arm in self.plan.arms:
-            found = self.halving[arm.name].promotion(more=self._open(arm))
+            halving = self.halving[arm.name]
+            if halving.whole and not self.costs.allows(arm.name):
+                continue
+            found = halving.promotion(more=self._open(arm))
             if found:
                 self._queue_rung(arm, *found)
                 return True
@@ -189,7 +210,7 @@ class Queue:
             return False
         arm = min(open_arms, key=lambda arm: len(self.halving[arm.name].trials))
         seen = self.halving[arm.name].seen()
-        learnt = None if seen is None else [Seen(params, values) for params, values in seen]
+        learnt = None if seen is None else [Seen(*each) for each in seen]
         number, params = self.studies[arm.name].ask(learnt)
         self._add(arm, number, params)
         return True
@@ -205,16 +226,18 @@ class Queue:
         self._enter(self.settling.rows(trial))
 
     def _race(self) -> bool:
-        """One more seed for the contender whose place on its arm's front is least sure; False where all are."""
+        """One more seed for the contender whose place on its arm's front is least sure; False where all are, or the
+        hours are spent."""
         if not self.plan.request.race:
             return False
-        for arm in self.plan.arms:
+        for arm in filter(lambda arm: self.costs.allows(arm.name), self.plan.arms):
             trials = self.ledger.trials(arm=arm.name)
             if self._searched(arm, trials) and (name := racing.next_contender(self._samples(arm, trials))):
                 (trial,) = [trial for trial in trials if trial["trial"] == name]
                 raced = self.ledger.trainings(config=trial["config"], stage=RACE)
                 config = self.plan.config(trial["words"], RACE_SEEDS_FROM + len(raced))
                 self.ledger.add_trainings([job(config, RACE)])
+                self._enter(self.ledger.trainings(training=config.key))
                 return True
         return False
 

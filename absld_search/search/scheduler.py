@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
     epochs: int
     values: tuple[float, ...] | None
     accuracy: float = 1.0  # mean robust accuracy, which the floor is about
+    violations: Mapping[str, float] = {}  # of each constraint, above 0 where it is broken: for samplers
 
 
 @dataclass(frozen=True)

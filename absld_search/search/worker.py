@@ -61,11 +61,13 @@ def train(
             report = Reports(notes, sending, report_seconds)
             metrics = rungs.run_rung(whole, budget, place, report, seconds, notes.append, group)
     except ArithmeticError as error:
-        return {"failed": str(error), "epochs": getattr(error, "epoch", 0), "notes": notes}
+        spent = {"epochs": getattr(error, "epoch", 0), "seconds": time.monotonic() - began}
+        return {"failed": str(error), **spent, "notes": notes}
     except Exception as error:
         blamed = _blamed(error)
+        seconds = time.monotonic() - began
         time.sleep(rest_seconds if "lost" in blamed else 0)
-        return {**blamed, "notes": notes, "epochs": 0}
+        return {**blamed, "notes": notes, "epochs": 0, "seconds": seconds}
     took = {"epochs": config.schedule.epochs, "seconds": time.monotonic() - began}
     return {"final": metrics, **took, "notes": notes}  # those that no epoch's report has carried
 

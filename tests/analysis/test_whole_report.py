@@ -136,6 +136,12 @@ def test_hypervolume_grows_with_the_hours_and_ends_at_the_fronts(study):
     assert (cost.trials, cost.trainings) == (11, 20) and cost.search == pytest.approx(1.2)
 
 
+def test_a_failed_training_costs_what_it_took(study):
+    lost = row_of("config-dual-1", state="FAILED", reason="nonfinite:loss@1", epochs=0, seconds=720.0)
+    tables = loading.load(change(write_study(study.parent / "lost"), more=[lost]))
+    assert {row.arm: row.search for row in spending.costs(tables)}["dual"] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("directions", [["max", "max"], ["max", "min"], ["min", "max"], ["min", "min"]])
 def test_attainment_is_what_each_seeds_front_reaches(directions):
     rng = np.random.default_rng(3)

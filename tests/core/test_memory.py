@@ -165,5 +165,6 @@ def test_m1_m2_through_the_worker(
     monkeypatch.setattr(trial, "_trainer", small)
     job = {"training": SMOKE.key, "job": SMOKE.to_dict()}
     found = worker.train(job, str(tmp_path), {"data": "", "teachers": ""})
+    assert found.pop("seconds") > 0, "a failure is paid for too"
     assert found == {"failed": reason, "epochs": 0, "notes": []}
     assert results.read_result(tmp_path / SMOKE.key) is None

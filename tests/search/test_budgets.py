@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -72,6 +73,58 @@ def test_arms_that_meet_in_their_first_point_spend_the_same(tmp_path: Path) -> N
     while (row := queue.take()) is not None:
         queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=1.0)
     assert {arm: len(queue.ledger.trials(arm=arm)) for arm in arms} == dict.fromkeys(arms, 5)
+
+
+def test_an_arm_that_only_fails_spends_its_share_and_no_more(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=12 / 3600, storage="sqlite://")
+    ledger = Ledger("sqlite://", "study")
+    queue = Queue(made, ledger)
+    while (row := queue.take()) is not None:
+        lost = row["job"]["hyperparameters"]["coupling"] == "shared"
+        metrics, reason = (None, "nonfinite:loss@1") if lost else (pretend(row["job"]), "")
+        queue.done(row["training"], metrics, reason, epochs=0 if lost else 2, seconds=1.0)
+    assert {arm: len(ledger.trials(arm=arm)) for arm in ("dual", "shared")} == {"dual": 6, "shared": 6}
+
+
+def test_attempts_that_the_machine_ended_are_paid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr("absld_search.search.queue.time.monotonic", lambda: float(next(clock)))
+    queue = Queue(plan(tmp_path, trials=1, seeds=1, storage="sqlite://"), Ledger("sqlite://", "study"))
+    row = queue.take()
+    queue.machine_failed(row["training"], "its worker died")
+    again = queue.take()
+    assert again["training"] == row["training"] and again["seconds"] == 5.0
+    queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=1.5)
+    assert queue.ledger.trainings(training=row["training"])[0]["seconds"] == 6.5
+
+
+def test_a_race_ends_with_its_arms_hours(tmp_path: Path) -> None:
+    """Ten trials of a second each leave six seconds of each arm's sixteen."""
+    words = {"trials": 10, "seeds": 1, "race": True, "storage": "sqlite://"}
+    made = plan(tmp_path, space=TWO_TUNED, time_budget=32 / 3600, **words)
+    queue = Queue(made, Ledger("sqlite://", "study"))
+    while (row := queue.take()) is not None:
+        noise = random.Random(row["training"]).gauss(0, 0.05)
+        metrics = {name: value + noise for name, value in pretend(row["job"]).items()}
+        queue.done(row["training"], metrics, "", epochs=2, seconds=1.0)
+    configs = {arm: {t["config"] for t in queue.ledger.trials(arm=arm)} for arm in ("dual", "shared")}
+    raced = queue.ledger.trainings(stage="race")
+    assert {arm: sum(row["config"] in known for row in raced) for arm, known in configs.items()} == dict.fromkeys(
+        configs, 6
+    )
+    assert len(queue.ledger.trainings(stage="confirm")) == 2
+
+
+def test_promotions_end_with_the_hours_but_no_arm_is_left_without_a_whole_training(tmp_path: Path) -> None:
+    words = {"trials": None, "seeds": 1, "stopping": "mo-asha", "set": {"epochs": "9"}, "storage": "sqlite://"}
+    for hours, whole in ((4, 1), (60, 2)):
+        made = plan(tmp_path / str(hours), space=TWO_TUNED, time_budget=2 * hours / 3600, **words)
+        queue = Queue(made, Ledger("sqlite://", "study"))
+        while (row := queue.take()) is not None:
+            queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=row["job"]["schedule"]["epochs"])
+        for arm in ("dual", "shared"):
+            assert len(queue.halving[arm].whole) >= whole
+            assert queue.costs.spent[arm] <= max(hours + 9, 4 + 3 + 9), "one training beyond, or the one ladder"
 
 
 def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:

@@ -77,6 +77,21 @@ def test_papers_defaults_come_first(tmp_path: Path) -> None:
     assert queue.ledger.trials(arm="dual")[0]["params"] == {"temperature_lr": 0.1}
 
 
+def test_the_first_point_is_what_a_training_takes_without_a_word(tmp_path: Path) -> None:
+    """Knobs of the method, options beside it, the schedule, and what the workload has of its own."""
+    tuned = {
+        "averaging_decay": Uniform(0.6, 0.95), "learning_rate": LogUniform(0.1, 1.0),
+        "method": Choice(("sat", "absld")), "batch_size": Choice((64, 128)),
+        "schedule": Choice(("wsd", "step")), "momentum": Uniform(0.0, 0.5),
+    }  # fmt: skip
+    (arm,) = plan(tmp_path, space=SearchSpace(fixed={"averaging": "ema"}, arms={"one": {}}, tuned=tuned)).arms
+    first = {"averaging_decay": 0.85, "learning_rate": 0.5, "method": "absld", "batch_size": 128, "schedule": "step"}
+    assert arm.first == (first,), "momentum 0.9 is no place in the space"
+    rates = SearchSpace(fixed={"method": "cfol"}, arms={"one": {}}, tuned={"sampling_lr": LogUniform(1e-8, 1e-1)})
+    (arm,) = plan(tmp_path, space=rates, study="rates").arms
+    assert arm.first == ({"sampling_lr": 2.5e-3},), "the workload's own"
+
+
 def test_more_trials_and_seeds_extend_and_repeat_nothing(tmp_path: Path) -> None:
     first = {row["training"] for row in drain(open_queue(plan(tmp_path)))}
     assert drain(open_queue(plan(tmp_path))) == []
@@ -318,6 +333,7 @@ SPACES = [
     (dict(arms={"a": {}}, tuned={"initial_temperature_adv": LogUniform(0.1, 1)}), "outside its bounds"),
     (dict(arms={"a": {}}, tuned={"temperature_lr": Uniform(-1, 1)}), "at least 0"),
     (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "Did you mean 'learning_rate'"),
+    (dict(arms={"a": {}}, tuned={"averaging": Uniform(0.1, 1)}), "arm 'a': averaging"),
 ]
 
 
@@ -392,6 +408,22 @@ def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None
         queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
     again = open_queue(plan(tmp_path, seeds=2))
     assert {row["seed"] for row in drain(again)} <= {1000, 1001}
+
+
+def test_more_trials_come_before_the_seeds_of_a_choice_that_may_change(tmp_path: Path) -> None:
+    """Interrupted in the confirm stage, then asked for more trials."""
+    queue = open_queue(plan(tmp_path, seeds=2))
+    for _ in range(6):  # the search's five, and one of the four confirm trainings
+        row = queue.take()
+        assert row is not None
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    again = open_queue(plan(tmp_path, seeds=2, trials=8))
+    waiting = again.ledger.trainings(stage="confirm", state=WAITING)
+    rslad = again.ledger.trials(arm="rslad")[0]["config"]
+    assert {row["config"] for row in waiting} == {rslad}, "an arm whose search is over keeps its own"
+    seen = drain(again)
+    dual = [row["stage"] for row in seen if row["config"] != rslad]
+    assert dual[:4] == ["search"] * 4 and set(dual[4:]) == {"confirm"} and len(dual[4:]) <= 2
 
 
 def test_nothing_answers_at_the_address(tmp_path: Path) -> None:

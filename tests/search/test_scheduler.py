@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from absld_search.search import choices, fronts, scheduler
-from absld_search.search.arm_study import ArmStudy
+from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.queue import Queue
@@ -272,6 +272,24 @@ def test_a_sampler_learns_from_one_rung_at_a_time() -> None:
     outcomes = rung(3, *(i / 10 for i in range(8))) + [Outcome("t7", 10, (0.9, 0.9)), Outcome("t6", 10, None)]
     assert {each.epochs for each in scheduler.seen(outcomes, RULES, least=5)} == {3}
     assert [each.trial for each in scheduler.seen(outcomes, RULES, least=1)] == ["t7"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_sampler_on_rungs_hears_of_broken_constraints(tmp_path: Path, sampler: str) -> None:
+    words = {**LONG, "trials": 9, "sampler": sampler, "storage": "sqlite://"}
+    here = open_queue(plan(tmp_path, space=ONE_ARM, constraints=("clean_accuracy >= 0.7",), **words))
+    drain(here.plan, here=here)
+    seen = here.halving["one"].seen()
+    assert seen and all(
+        violations == {"clean_accuracy": pytest.approx(0.2 - params["temperature_lr"] / 2)}
+        for params, values, violations in seen
+    )
+    study = here.studies["one"]
+    rates = [0.01 * 1.4**i for i in range(13)]  # the best of them break the constraint
+    shown = [Seen({"temperature_lr": x}, (1 - x, 0.5), {"clean_accuracy": 0.1 - x}) for x in rates]
+    shunned = study._proposal(shown)["temperature_lr"]
+    free = study._proposal([each._replace(violations={}) for each in shown])["temperature_lr"]
+    assert shunned != free, "the proposal is another where the best are infeasible"
 
 
 @pytest.mark.xfail(strict=True, reason="Ray's OptunaSearch tells Optuna what a scheduler stopped as complete")
