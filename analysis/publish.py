@@ -3,7 +3,8 @@
 python -m analysis.publish STUDY...      # keep finished studies in docs/results/data, then as below
 python -m analysis.publish               # all pages and the index again, from the kept tables: `make results`
 
-What a person has to say about a study stands in docs/results/readings/STUDY.md (see `analysis.readings`).
+What a person has to say about a study stands in docs/results/readings/STUDY.md (see `analysis.readings`), and what the
+README says first in README.md there.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from analysis.keeping import keep
 from analysis.markdown import plain_markdown
 from analysis.writing import filled, save, write_text
 
-RESULTS = Path("docs") / "results"
+RESULTS, README = Path("docs") / "results", "README.md"
 PICTURES = ("pareto_front", "class_bars")
 HEADING = ["question", "answer", "worst class, points", "n", "workload", "command", "date", "revision"]
 SHOWN = 3  # differences in one line of the index
@@ -34,7 +35,16 @@ def publish(results: Path) -> list[str]:
     lines = [page(folder, results) for folder in folders]
     file = results / "index.md"
     write_text(file, index(file.read_text(encoding="utf-8") if file.is_file() else BARE, lines))
+    if (results / "readings" / README).is_file():
+        file = results.parents[1] / README
+        write_text(file, filled(file.read_text(encoding="utf-8"), "headline", headline(results)))
     return [folder.name for folder in folders]
+
+
+def headline(results: Path) -> str:
+    """What the README says first, with the numbers of the kept study that its first line names."""
+    study, _, said = (results / "readings" / README).read_text(encoding="utf-8").partition("\n")
+    return readings.filled(said, answer(loading.load(results / "data" / study))).strip()
 
 
 def page(folder: Path, results: Path) -> list[str]:

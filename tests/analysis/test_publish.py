@@ -105,5 +105,11 @@ def test_what_is_kept_is_small_and_names_no_place() -> None:
     assert sum(path.stat().st_size for path in files) < 20e6
     for file in KEPT:
         assert not re.search(r'"/|(?<![\w.])/(tmp|home|root|work)/', json.dumps(json.loads(file.read_text("utf-8"))))
-    for reading in (ROOT / publish.RESULTS / "readings").glob("*.md"):
+    for reading in (ROOT / publish.RESULTS / "readings").glob("*-*.md"):
         assert (ROOT / publish.RESULTS / "data" / reading.stem / "study.json").is_file(), reading.name
+
+
+def test_the_readme_begins_with_what_was_measured() -> None:
+    text = publish.headline(ROOT / publish.RESULTS)
+    assert f"<!-- headline -->\n{text}\n<!-- /headline -->" in (ROOT / publish.README).read_text("utf-8")
+    assert " points (" in text and "{" not in text
