@@ -24,7 +24,7 @@ from tests.search.requests import TAILS, plan, pretend
 MAX2 = ("max", "max")
 RULES = Rules("mo-asha", (3, 10, 30), MAX2)
 ONE_ARM = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
-LONG = {"set": {"epochs": "9"}, "stopping": "mo-asha", "seeds": 1}
+LONG = {"set": {"epochs": "18"}, "stopping": "mo-asha", "seeds": 1}
 
 
 def ordered(outcomes: list[Outcome], rules: Rules) -> list[str]:
@@ -202,7 +202,7 @@ def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> Non
     here = open_queue(plan(tmp_path, space=ONE_ARM, trials=6, **LONG))
     states = [trial["state"] for trial in here.ledger.trials()]
     assert states.count(COMPLETE) == 1 and states.count(STOPPED) == 5
-    assert "stopped after 1 of 9 epochs" in {trial["reason"] for trial in here.ledger.trials()}
+    assert "stopped after 2 of 18 epochs" in {trial["reason"] for trial in here.ledger.trials()}
     more = drain(plan(tmp_path, space=ONE_ARM, trials=12, **LONG))
     assert not set(first) & set(more)
     rest = drain(plan(tmp_path, space=ONE_ARM, trials=12, **{**LONG, "stopping": "none"}))
