@@ -100,7 +100,7 @@ def test_both_arms_pay_for_what_they_share(tmp_path: Path) -> None:
     trials = here.ledger.trials()
     spent = tables._spent(here.plan, here.sharing, trials, here.ledger.trainings())
     for trial in trials:
-        rungs = {"tenth": (1, 3), "third": (1, 3, 10), "whole": (3, 10, 30)}[trial["arm"]]
+        rungs = {"tenth": (3,), "third": (3, 10), "whole": (3, 10, 30)}[trial["arm"]]
         climbed = spent[trial["trial"]]["seconds"]
         assert 1 <= climbed <= len(rungs) and spent[trial["trial"]]["epochs"] == sum(rungs[: int(climbed)])
         assert spent[trial["trial"]]["seeds"] == (trial["state"] == COMPLETE)

@@ -54,7 +54,7 @@ def test_a_machine_without_its_gpu_has_lost_the_training(tmp_path: Path, monkeyp
 def test_a_store_that_is_away_pauses_the_study_and_nobody_is_blamed(tmp_path: Path, rested: list[float]) -> None:
     (tmp_path / "store").touch()  # nothing can be read or written below a file
     found = trained(tmp_path, store=(f"file://{tmp_path}/store", "study/trainings"))
-    assert "the store is away" in found["paused"] and set(found) == {"paused", "notes", "epochs"}
+    assert "the store is away" in found["paused"] and set(found) == {"paused", "notes", "epochs", "seconds"}
     queue = open_queue(plan(tmp_path))
     searcher = LedgerSearcher(queue, Silent(), print)
     searcher.suggest("0")
