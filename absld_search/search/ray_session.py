@@ -107,6 +107,7 @@ def _told(token: str, here_only: bool) -> Iterator[None]:
     words = {
         "ABSLD_CACHE_DIR": str(cache_folder().absolute()),  # workers start in folders of their own
         processes.MARK: token,  # everything that Ray starts here can be found by it
+        "SPT_NOENV": "1",  # or a title that Ray gives a process overwrites the environment in which it stands
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if here_only else "1",
     }
     if here_only:  # between the processes of a training

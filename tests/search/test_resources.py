@@ -16,7 +16,7 @@ import ray
 from click.testing import CliRunner
 
 from absld_search import run
-from absld_search.search import cluster, preflight, preparing, resources
+from absld_search.search import cluster, preflight, preparing, processes, resources
 from absld_search.search import ray_session as sessions
 from absld_search.search.interruption import Interruption
 from absld_search.search.ray_session import ray_session
@@ -64,6 +64,12 @@ def threads_there() -> dict[str, Any]:
     return {**found, "env": {name: os.environ.get(name) for name in resources.ONE_THREAD}}
 
 
+def below(pid: int) -> set[int]:
+    """Every living process that descends from one."""
+    found = set(processes.children(pid))
+    return found.union(*map(below, found))
+
+
 def test_every_worker_runs_one_thread_whatever_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +78,8 @@ def test_every_worker_runs_one_thread_whatever_the_environment_says(
     with Interruption(lambda: None) as stop, ray_session(made, "a-test", stop):
         (there,) = cluster.nodes()
         found = ray.get(ray.remote(num_cpus=1)(threads_there).remote())
+        started, marked = below(os.getpid()), processes.marked("a-test")
+    assert len(started) > 4 and started <= set(marked), "each can be found and ended, whatever it calls itself"
     assert found.pop("env") == resources.ONE_THREAD
     assert {"torch", "arrow", "openmp"} <= set(found) and set(found.values()) == {1}, found
     assert there["CPU"] == resources.cores() == resources.at_a_time(made.request, [there])
