@@ -283,6 +283,8 @@ def why_stopped(error: BaseException | None) -> str | None:
         chain.append(error)
         error = error.__cause__ or error.__context__
     for found in chain:
+        if isinstance(found, KeyboardInterrupt):  # amid an import Python dresses it up as another error
+            return "interrupted"
         if isinstance(found, ownership.LeaseLost):
             return str(found)
         if files.is_full(found):

@@ -99,7 +99,25 @@ def test_a_real_limit_on_files_is_a_full_disk_too(tmp_path: Path) -> None:
     check(made.folder, settled=True)
 
 
+def test_an_interruption_amid_an_import_is_one(tmp_path: Path) -> None:
+    """Python turns what a field's `__set_name__` raises into a RuntimeError; torch imports such classes when asked."""
+
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    try:
+        type("Imported", (), {"field": Interrupted()})
+    except KeyboardInterrupt:
+        pass  # newer Pythons leave it as it is
+    except RuntimeError as error:
+        assert why_stopped(error) == "interrupted"
+
+
 def test_why_stopped_knows_whose_fault_it_is() -> None:
+    wrapped = RuntimeError("Error calling __set_name__")
+    wrapped.__cause__ = KeyboardInterrupt()
+    assert why_stopped(wrapped) == "interrupted"
     assert why_stopped(ValueError("a bug")) is None and why_stopped(KeyError("x")) is None
     assert "disk is full" in str(why_stopped(OSError(errno.EDQUOT, "quota")))
     secret = sa.exc.OperationalError("", {}, Exception("no postgresql://me:hunter2@host/x"))
