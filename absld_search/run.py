@@ -164,12 +164,14 @@ def _report(started: Any, folder: Path, whole: bool) -> bool:
 
 def _list() -> int:
     click.echo("Search spaces (python -m absld_search.run NAME):")
-    for entry in catalog.entries():
+    entries = catalog.entries()
+    width = 2 + max(len(name) for name in (*WORKLOADS, *(entry.name for entry in entries)))
+    for entry in entries:
         arms, tuned = ", ".join(entry.space.arms), ", ".join(entry.space.tuned) or "nothing"
-        click.echo(f"  {entry.name:<22}{entry.question}\n{'':24}arms: {arms}; tuned: {tuned}")
+        click.echo(f"  {entry.name:<{width}}{entry.question}\n{'':{width + 2}}arms: {arms}; tuned: {tuned}")
     click.echo("\nWorkloads (--workload NAME):")
     for setting in WORKLOADS.values():
-        click.echo(f"  {setting.name:<22}{setting.summary}")
+        click.echo(f"  {setting.name:<{width}}{setting.summary}")
     return 0
 
 

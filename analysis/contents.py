@@ -114,7 +114,7 @@ def _rungs(tables: Tables) -> list[Block]:
 
 
 def _failures(tables: Tables) -> list[Block]:
-    counted = Table("states", *search_cells.states(tables))
+    counted = Table("states", *search_cells.states(tables), note="Trials by how they ended.")
     failed = _table("failures", search_cells.failures(tables), words=(0, 1, 3, 4))
     return [counted, *(failed or [Words("Nothing failed.", "note")])]
 

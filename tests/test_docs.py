@@ -80,7 +80,7 @@ TESTED: dict[str, list[str]] = {
     "python -m absld_search.train schedule=wsd": [TRAINED],
     "python -m absld_search.train --deterministic": [TRAINED],
     "python -m absld_search.train --workload digits teacher=train:sat:cnn-12": [TRAINED],
-    "python -m absld_search.train --workload digits --method weighted-rslad sharpness=2": [TRAINED],
+    "python -m absld_search.train --workload digits --method weighted-rslad sharpness=0.5": [TRAINED],
     "python -m absld_search.methods_card": ["tests/test_methods_docs.py::test_the_cards_are_current"],
     "python -m absld_search.evaluate model.safetensors --attacks clean,fgsm,pgd20,cw,aa": [
         "tests/test_evaluate.py::test_writes_what_the_schema_says_and_the_images_recompute_it"
