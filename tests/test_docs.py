@@ -68,7 +68,7 @@ TESTED: dict[str, list[str]] = {
         "tests/test_smoke_all.py::test_smoke_with_rungs_a_race_and_another_studys_trainings",
     ],
     "python -m absld_search.run teacher_choice --dry-run": [DRY],
-    "python -m absld_search.run controls": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
+    "python -m absld_search.run controls --reuse": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run methods --seeds 3": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run ablation_dual_temps --workload cifar10 --dry-run": [
         "tests/test_workloads.py::test_missing_data_are_refused_in_the_dry_run"
