@@ -3,6 +3,7 @@
 Accuracies are stored as fractions and drawn in per cent.
 """
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from absld_search.core.files import replacing
 from absld_search.core.metrics import kind_of
 from absld_search.core.results import Tables
 from absld_search.search import palette
@@ -44,6 +46,13 @@ STYLE: Any = {
 def styled() -> Any:
     """A context in which figures are made and saved as they should look."""
     return mpl.rc_context(STYLE)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, in the format of the file's ending; the same study gives the same file."""
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+    with styled(), replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
 
 
 def new_figure(panels: int, height: float, columns: int = 1, **shared: bool) -> tuple[Figure, list[Axes]]:

@@ -1,6 +1,6 @@
 """The figures of a report, in its order: each by the name of its file, with its title and what it shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -66,10 +66,10 @@ FIGURES: dict[str, Drawing] = {
 }
 
 
-def drawn(tables: Tables) -> dict[str, Figure]:
-    """Name -> figure, of those that have something to draw."""
+def drawn(tables: Tables, names: Iterable[str] = tuple(FIGURES)) -> dict[str, Figure]:
+    """Name -> figure, of those of `names` that have something to draw."""
     with styled():
-        found = {name: drawing.draw(tables) for name, drawing in FIGURES.items()}
+        found = {name: FIGURES[name].draw(tables) for name in names}
         figures = {name: figure for name, figure in found.items() if figure is not None}
         for figure in figures.values():
             figure.draw_without_rendering()

@@ -17,9 +17,10 @@ from absld_search.words import UsageError
 from analysis import figures, loading, markdown, readings
 from analysis.answer import Answer, Comparison, answer
 from analysis.contents import contents
+from analysis.drawing import save
 from analysis.keeping import keep
 from analysis.markdown import plain_markdown
-from analysis.writing import filled, save, write_text
+from analysis.writing import filled, write_text
 
 RESULTS, README = Path("docs") / "results", "README.md"
 PICTURES = ("pareto_front", "class_bars")
@@ -51,11 +52,10 @@ def page(folder: Path, results: Path) -> list[str]:
     """Write the page and the pictures of one kept study; its line in the index."""
     tables = loading.load(folder)
     found = answer(tables)
-    drawn = figures.drawn(tables)
-    pictures = [name for name in PICTURES if name in drawn]
-    for name in pictures:
-        save(drawn[name], results / "images" / f"{folder.name}-{name}.png")
-    write_text(results / f"{folder.name}.md", text(tables, found, reading(results, found), pictures))
+    drawn = figures.drawn(tables, PICTURES)
+    for name, figure in drawn.items():
+        save(figure, results / "images" / f"{folder.name}-{name}.png")
+    write_text(results / f"{folder.name}.md", text(tables, found, reading(results, found), list(drawn)))
     return line(tables, found)
 
 

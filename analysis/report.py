@@ -21,8 +21,9 @@ from absld_search.words import UsageError
 from analysis import cells, choosing, figures, latex, loading, markdown, page, sheets
 from analysis.answer import Answer, answer
 from analysis.contents import contents
+from analysis.drawing import save
 from analysis.terminal import table as table
-from analysis.writing import save, write_text
+from analysis.writing import write_text
 
 FORMATS = ("html", "md", "latex", "csv")
 

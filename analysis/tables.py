@@ -19,12 +19,12 @@ import click
 
 from absld_search import endings
 from absld_search.core.attack_names import ATTACKS, KINDS
-from absld_search.core.files import replacing
 from absld_search.core.results import Tables
 from absld_search.words import UsageError
 from analysis.confirmed import headline
 from analysis.loading import load
 from analysis.paper_rows import DASH, PARTS, Row, dataset_of, own_rows, reported, told
+from analysis.writing import write_text
 
 COLUMNS = {"Clean": "clean", "FGSM": "fgsm", "PGD": "pgd20", "CW": "cw20", "AA": "aa"}  # head -> attack
 
@@ -105,8 +105,7 @@ def main(study: Path, how: str, to: Path | None, ours_only: bool) -> None:
         if to is None:
             click.echo(text, nl=False)
             sys.exit(0)
-        with replacing(to) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(to, text)
         click.echo(str(to))
 
 

@@ -1,19 +1,9 @@
-"""Files of a report: whole or not at all, and the same for the same study."""
+"""Texts of a report, whole or not at all, and pages that a person writes around them."""
 
 import re
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from absld_search.core.files import replacing
-from analysis.drawing import styled
-
-
-def save(figure: Figure, path: Path) -> None:
-    """A figure in the format of the file's ending, without the date."""
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-    with styled(), replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -400,12 +400,17 @@ def test_teachers_that_a_study_can_ask_for(tmp_path: Path) -> None:
     assert plan(tmp_path, space=none).teachers() == []
 
 
-def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None:
-    queue = open_queue(plan(tmp_path, seeds=4))
-    for _ in range(6):  # the search's five, and one of the eight confirm trainings
+def in_the_confirm_stage(queue: Queue) -> None:
+    """The search's five trainings have ended, and one of the confirm stage."""
+    for _ in range(6):
         row = queue.take()
         assert row is not None
         queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+
+
+def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None:
+    queue = open_queue(plan(tmp_path, seeds=4))
+    in_the_confirm_stage(queue)
     again = open_queue(plan(tmp_path, seeds=2))
     assert {row["seed"] for row in drain(again)} <= {1000, 1001}
 
@@ -413,10 +418,7 @@ def test_fewer_seeds_start_nothing_that_was_only_waiting(tmp_path: Path) -> None
 def test_more_trials_come_before_the_seeds_of_a_choice_that_may_change(tmp_path: Path) -> None:
     """Interrupted in the confirm stage, then asked for more trials."""
     queue = open_queue(plan(tmp_path, seeds=2))
-    for _ in range(6):  # the search's five, and one of the four confirm trainings
-        row = queue.take()
-        assert row is not None
-        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+    in_the_confirm_stage(queue)
     again = open_queue(plan(tmp_path, seeds=2, trials=8))
     waiting = again.ledger.trainings(stage="confirm", state=WAITING)
     rslad = again.ledger.trials(arm="rslad")[0]["config"]
