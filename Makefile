@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: run test cluster-test lint docs results ui smoke bench bench-full clean
 
@@ -13,7 +14,7 @@ smoke: $(VENV)/installed
 	$(BIN)/python -m absld_search.run ablation_dual_temps --smoke $(ARGS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 # A study over two Ray nodes with PostgreSQL, an object store and an MLflow server, nodes killed meanwhile.
 # Needs Debian's postgresql; about ten minutes on two cores.

@@ -25,7 +25,7 @@ from absld_search.search.plan import Plan, Request, resolve
 from absld_search.search.queue import Queue
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.space import LogUniform, SearchSpace
-from benchmarks import search_page
+from benchmarks import pages, search_page
 
 SPACE = SearchSpace(
     fixed={"method": "absld"},
@@ -113,7 +113,7 @@ def run(made: Plan, mlflow: bool) -> dict[str, Any]:
 @click.option("--stopping", default="none", show_default=True)
 @click.option("--mlflow", is_flag=True, help="Repeat the study to a store in a file, as a study does.")
 @click.option("--memory", "in_memory", is_flag=True, help="A database in memory, so that the disk does not count.")
-@click.option("--out", type=click.Path(path_type=Path), default=search_page.RESULTS, show_default=False)
+@click.option("--out", type=click.Path(path_type=Path), default=search_page.PAGE.results, show_default=False)
 def main(trials: int, sampler: str, stopping: str, mlflow: bool, in_memory: bool, out: Path) -> None:
     """Run a study whose trainings cost nothing."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -126,8 +126,8 @@ def main(trials: int, sampler: str, stopping: str, mlflow: bool, in_memory: bool
         way = "queue, MLflow" if mlflow else "queue in memory" if in_memory else "queue"
         row = {"way": way, "sampler": sampler, "stopping": stopping, **run(resolve(request, SPACE), mlflow)}
     key = ("way", "sampler", "stopping")
-    kept = [old for old in search_page.read(out, "queue").get("rows", []) if any(old[k] != row[k] for k in key)]
-    search_page.write(out, "queue", {"rows": [*kept, row]})
+    kept = [old for old in pages.read(out, "queue").get("rows", []) if any(old[k] != row[k] for k in key)]
+    search_page.PAGE.write(out, "queue", {"rows": [*kept, row]})
     click.echo(search_page.queue({"rows": [row]}))
     click.echo("by hundreds: " + ", ".join(f"{part:.1f}" for part in row["hundreds"]))
 

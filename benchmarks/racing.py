@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from absld_search.search import fronts, racing
-from benchmarks import search_page
+from benchmarks import pages, search_page
 
 SIDES = ("max", "max")
 NOISE = np.array([0.04, 0.015])  # standard deviation over seeds
@@ -106,14 +106,14 @@ def summary(found: dict[str, list[Result]], configurations: int) -> list[dict[st
 @click.option("--most", default=racing.MOST_SEEDS, show_default=True, help="Of one configuration, in the race.")
 @click.option("--slack", default=0.5, show_default=True, help="In standard deviations of one seed.")
 @click.option("--delta", default=racing.DELTA, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=search_page.RESULTS, show_default=False)
+@click.option("--out", type=click.Path(path_type=Path), default=search_page.PAGE.results, show_default=False)
 def main(repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float, out: Path) -> None:
     """Evaluations and error rates, into docs/results/search/racing.json and docs/search.md."""
     rows = summary(compare(repetitions, configurations, seeds, most, slack, delta), configurations)
-    kept = [row for row in search_page.read(out, "racing").get("rows", []) if row["configurations"] != configurations]
+    kept = [row for row in pages.read(out, "racing").get("rows", []) if row["configurations"] != configurations]
     rows = sorted([*kept, *rows], key=lambda row: row["configurations"])
     found = {"seeds": seeds, "most": most, "slack": slack, "delta": delta, "rows": rows}
-    search_page.write(out, "racing", found)
+    search_page.PAGE.write(out, "racing", found)
     click.echo(search_page.racing(found))
 
 

@@ -40,7 +40,7 @@ from absld_search.search.halving import rules as rules_of
 from absld_search.search.plan import Plan
 from absld_search.search.scheduler import Outcome, Rules
 from absld_search.space import Choice, LogUniform
-from benchmarks import search_page
+from benchmarks import pages, search_page
 from benchmarks.replay_record import TABLE
 from benchmarks.replay_table import OBJECTIVES, Neighbours, Records
 
@@ -208,14 +208,14 @@ def summary(needed: dict[str, list[int]]) -> list[Row]:
 @click.option("--repetitions", default=100, show_default=True)
 @click.option("--gp", default=20, show_default=True, help="Repetitions of gp, which is slow.")
 @click.option("--only", default="", help="Only combinations whose name contains this; the others stay as they were.")
-@click.option("--out", type=click.Path(path_type=Path), default=search_page.RESULTS, show_default=False)
+@click.option("--out", type=click.Path(path_type=Path), default=search_page.PAGE.results, show_default=False)
 def main(table: Path, workload: str, repetitions: int, gp: int, only: str, out: Path) -> None:
     """Medians and intervals of the epochs that every combination needs."""
     records = Records.read(table, workload)
     facts: Row = {"configurations": len(records.params), "seeds": records.values.shape[1], "rungs": records.epochs}
     facts |= {"share": SHARE, "repetitions": repetitions, "all_trained": len(records.params) * records.epochs[-1]}
     click.echo(f"{facts}")
-    before = search_page.read(out, "replay")
+    before = pages.read(out, "replay")
     same = all(before.get(key) == (list(value) if key == "rungs" else value) for key, value in facts.items())
     needed: dict[str, list[int]] = before["needed"] if same else {}
     every = combinations(gp, repetitions)
@@ -224,7 +224,7 @@ def main(table: Path, workload: str, repetitions: int, gp: int, only: str, out: 
         needed[name] = [epochs_needed(records, replay(records, seed)) for seed in range(count)]
         needed = {each: needed[each] for each in every if each in needed}
         rows = summary(needed)
-        search_page.write(out, "replay", {**facts, "ranks": ranks(records), "rows": rows, "needed": needed})
+        search_page.PAGE.write(out, "replay", {**facts, "ranks": ranks(records), "rows": rows, "needed": needed})
         click.echo(search_page.line(next(row for row in rows if row["combination"] == name)))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from absld_search.search.scheduler import STOPPING
 from analysis.writing import filled
-from benchmarks import replay, search_page
+from benchmarks import replay
 from benchmarks.replay_record import configurations, resolved
 from benchmarks.replay_table import Records
 
@@ -54,11 +54,3 @@ def test_a_table_takes_its_place_and_no_other() -> None:
     assert found == page.replace("old", "new") and filled(found, "replay", "new") == found
     with pytest.raises(ValueError, match="no place for racing"):
         filled(page, "racing", "x")
-
-
-def test_the_page_says_what_the_results_say() -> None:
-    page = search_page.PAGE.read_text(encoding="utf-8")
-    kept = {name: search_page.read(search_page.RESULTS, name) for name in search_page.TABLES}
-    assert any(kept.values())
-    for name, found in kept.items():
-        assert not found or filled(page, name, search_page.TABLES[name](found)) == page, name
