@@ -95,33 +95,36 @@ def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: in
 def beats(means: Array, index: int, margin: Array) -> Mask:
     """(draws, N): whether, in a draw (draws, N, k), each configuration beats that at `index` by `margin` (k,)."""
     mark = means[:, index, None] + margin
-    found = (means >= mark).all(axis=-1) & (means > mark).any(axis=-1)
-    found[:, index] = False
-    return np.asarray(found)
+    return _beats(means, mark) & (np.arange(means.shape[1]) != index)
 
 
 def contested(means: Array, margin: Array) -> tuple[Mask, Mask]:
     """(draws, N) each: whether any other beats a configuration by `margin` (k,), and whether any comes that near to it.
 
     Who does either is on the draw's front, or is beaten by who is: so each is compared with the front alone, and the
-    front's own members with who would be on it without them too. Compared with all, a seed would cost N^2.
+    front's own members with who would be on it without them too. Compared with all, a seed would cost N^2. In all draws
+    at once: in descending lexicographic order the first of those left is on what is left's front.
     """
-    found = [_contested(draw, margin) for draw in means]
-    return np.array([each for each, _ in found]), np.array([each for _, each in found])
+    order = np.lexsort(-np.moveaxis(means, 2, 0)[::-1], axis=-1)
+    here, rows = np.take_along_axis(means, order[..., None], axis=1), np.arange(len(means))
+    losses, near, waiting = (np.full(order.shape, start) for start in (False, False, True))
+    for _ in ("the front", "the front without it"):
+        left = waiting.copy()
+        while left.any():
+            pick = left.argmax(axis=1)
+            rival, others = here[rows, pick][:, None], np.arange(order.shape[1]) != pick[:, None]
+            others &= left[rows, pick][:, None]  # where a draw has none left, nobody is compared
+            losses |= others & _beats(rival, here + margin)
+            near |= others & _beats(rival, here - margin)
+            waiting[rows, pick] &= ~left[rows, pick]
+            left[rows, pick] = False
+            left &= ~_beats(rival, here)
+    back = np.argsort(order, axis=1)
+    return np.take_along_axis(losses, back, axis=1), np.take_along_axis(near, back, axis=1)
 
 
-def _contested(draw: Array, margin: Array) -> tuple[Mask, Mask]:
-    sides = ["max"] * draw.shape[1]
-    first = fronts.non_dominated(draw, sides)
-    rest = np.flatnonzero(~first)
-    rivals = np.concatenate([np.flatnonzero(first), rest[fronts.non_dominated(draw[rest], sides)]])
-    others = rivals[None] != np.arange(len(draw))[:, None]
-
-    def any_reaches(mark: Array) -> Mask:
-        there = draw[rivals][None]
-        return np.asarray(((there >= mark).all(axis=-1) & (there > mark).any(axis=-1) & others).any(axis=1))
-
-    return any_reaches((draw + margin)[:, None]), any_reaches((draw - margin)[:, None])
+def _beats(ones: Array, others: Array) -> Mask:
+    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
 
 
 def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:

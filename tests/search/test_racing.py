@@ -7,6 +7,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from absld_search.search.queue import RACE_SEEDS_FROM, Queue
 from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
 from absld_search.search.sharing import Sharing
 from absld_search.space import LogUniform, SearchSpace
-from benchmarks.racing import compare
+from benchmarks.racing import compare, noise
 from tests.search.requests import plan, pretend
 
 NOISE = Noise(np.diag([1e-4, 1e-4]), 1000)
@@ -93,11 +95,26 @@ def test_the_next_seed_goes_to_the_doubtful() -> None:
 
 def test_half_the_evaluations_for_the_same_front() -> None:
     """A short form of benchmarks/racing.py."""
-    found = compare(repetitions=10, count=12)
+    found = compare(repetitions=10, count=20)
     errors = {name: sum(result.wrong for result in results) for name, results in found.items()}
     spent = {name: statistics.mean(result.evaluations for result in results) for name, results in found.items()}
     assert spent["raced"] <= spent["fixed"] / 2
     assert errors["raced"] <= errors["fixed"] + 3
+
+
+def test_the_noise_of_the_benchmark_is_the_tables(tmp_path: Path) -> None:
+    rows = [
+        {"configuration": number, "schedule": length, "epoch": epoch, "worst_class_robust_accuracy": level + worst,
+         "robust_accuracy": level + mean}
+        for number, level in ((0, 0.3), (1, 0.5))
+        for worst, mean in ((-0.1, 0.0), (0.1, 0.02))
+        for length, epoch in ((3, 3), (30, 10), (30, 30))
+    ]  # fmt: skip
+    for row in rows:
+        if row["epoch"] < 30:
+            row["robust_accuracy"] = row["configuration"] * 9.0  # of no whole training
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "curves.parquet")
+    assert noise(tmp_path / "curves.parquet") == pytest.approx([0.1 * 2**0.5, 0.01 * 2**0.5])
 
 
 def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
