@@ -215,6 +215,7 @@ def test_a_promoted_trial_is_a_parent(tmp_path: Path, sampler: str) -> None:
     attrs = study._storage.get_study_system_attrs(study._study_id)
     parents = {number for key, ids in attrs.items() if ":parent:" in key for number in ids}
     trials = {trial._trial_id: trial for trial in study.get_trials()}
+    assert all(f"{type(study.sampler).__name__}:generation" in trial.system_attrs for trial in trials.values())
     lacking = [trials[parent].constraints["budget"] for parent in parents]
     assert 0.0 in lacking, "a whole training is a parent"
     deepest = {}
