@@ -163,7 +163,9 @@ def test_the_best_worst_class_for_the_cost_is_a_curve_whatever_the_objectives_ar
     course = spending.courses(tables)["dual"]
     assert course.best == pytest.approx([0.25, 0.25, 0.4]) and course.hours == pytest.approx([2.0, 3.0, 4.0])
     volume, best = figures.FIGURES["spending"].draw(tables).axes
-    assert best.get_title() == "Best worst class so far" and best.lines[0].get_ydata() == pytest.approx([25, 25, 40])
+    assert best.get_title(loc="left") == "Best worst class so far" and best.lines[0].get_ydata() == pytest.approx(
+        [25, 25, 40]
+    )
     assert "worst-class" in best.get_ylabel()
 
 
