@@ -45,6 +45,7 @@ from absld_search.workloads import workload as named
 @click.option("--race", is_flag=True, help="More seeds for those whose place on the front is in doubt.")
 @click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
+@click.option("--epochs-budget", type=int, help="The same in epochs.")
 @click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")
 @click.option("--deterministic", is_flag=True, help="The same bits every time on this machine; slower on a GPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absld_search.core.results import Tables
-from analysis import cells, search_cells, standing
+from analysis import cells, lengths, search_cells, standing
 from analysis.answer import Answer
 from analysis.importances import too_few
 
@@ -55,6 +55,7 @@ def contents(tables: Tables, found: Answer) -> list[Section]:
         Section("Pareto fronts", [Picture("pareto_front")]),
         Section("Arms", [*_arms(found), *_missing(found)]),
         Section("Differences", _differences(found)),
+        Section("Short trainings against long ones", _lengths(tables)),
         Section("The worst classes", _table("worst", cells.worst(found), note=cells.worst_legend(found))),
         Section("Robust accuracy by class", [Picture("class_bars"), *_classes(found)]),
         Section("Temperatures", [Picture("temperatures")]),
@@ -90,6 +91,12 @@ def _differences(found: Answer) -> list[Block]:
     marked = [comparison.decided for comparison in found.comparisons]
     note = " ".join(filter(None, [cells.COMPARISON_LEGEND, found.power]))
     return [Table("differences", *cells.comparisons(found), words=(0, 1), marked=marked, note=note)]
+
+
+def _lengths(tables: Tables) -> list[Block]:
+    made = _table("lengths", lengths.cells(tables), note=lengths.LEGEND)
+    asked = bool(lengths.lengths(tables.facts))
+    return made or ([Words(f"The arms have fewer than {lengths.LEAST} settings in common.", "note")] if asked else [])
 
 
 def _classes(found: Answer) -> list[Block]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from absld_search.core.files import replacing
-from absld_search.core.metrics import kind_of
+from absld_search.core.metrics import NAMES, kind_of
 from absld_search.core.results import Tables
 from absld_search.search import palette
 from absld_search.search.palette import COLOURS
@@ -105,7 +105,7 @@ def axis_label(tables: Tables, column: str) -> str:
     if column == "number":
         return "trial number"
     name = column.removeprefix("objective/")
-    better = "higher" if tables.facts["objectives"][name] == "max" else "lower"
+    better = "higher" if {**NAMES, **tables.facts["objectives"]}[name] == "max" else "lower"
     unit = f"% of images, {attack_words(tables, kind_of(name))}" if in_per_cent(name) else "no unit"
     return f"{plain(name)} on val\n({unit};\n{better} is better)"
 

@@ -9,25 +9,32 @@ import pyarrow.compute as pc
 from absld_search.core import results
 from absld_search.core.results import Tables
 
+WORST = "worst_class_robust_accuracy"
 JUDGED = ("search", "race")  # the stages whose values a trial's objectives are means of
 
 
 def load(study_folder: Path | str) -> Tables:
-    """Tables of a study: epochs and images of the confirm stage, classes also of configurations with several seeds.
+    """Tables of a study: epochs and images of the confirm stage, classes also of configurations with several seeds, and
+    of all of the search where their worst class is no objective and stands nowhere else.
 
     Raises: FileNotFoundError where the folder is no study, or has no results yet.
     """
     facts = results.read_facts(study_folder)
     trials, trainings = (results.read(study_folder, name) for name in ("trials", "trainings"))
     confirm = _keys(trainings.filter(pc.field("stage") == "confirm"))
-    repeated = _keys(repeated_trainings(trainings))
+    judged = _keys(repeated_trainings(trainings) if WORST in facts["objectives"] else judged_trainings(trainings))
     epochs, images = (results.read(study_folder, name, confirm) for name in ("epochs", "images"))
-    return Tables(facts, trials, trainings, epochs, results.read(study_folder, "classes", confirm | repeated), images)
+    return Tables(facts, trials, trainings, epochs, results.read(study_folder, "classes", confirm | judged), images)
+
+
+def judged_trainings(trainings: pa.Table) -> pa.Table:
+    """Rows of the complete search and race trainings."""
+    return trainings.filter(pc.field("stage").isin(JUDGED) & (pc.field("state") == "COMPLETE"))
 
 
 def repeated_trainings(trainings: pa.Table) -> pa.Table:
     """Rows of the complete search and race trainings of configurations that have more than one."""
-    judged = trainings.filter(pc.field("stage").isin(JUDGED) & (pc.field("state") == "COMPLETE"))
+    judged = judged_trainings(trainings)
     counts = judged.group_by("config").aggregate([("training", "count")])
     several = counts.filter(pc.field("training_count") > 1)["config"]
     return judged.filter(pc.field("config").isin(several.combine_chunks()))

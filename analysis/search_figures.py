@@ -14,6 +14,7 @@ from analysis import spending as spent
 from analysis import standing
 from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, legend_below, look, new_figure, styled
 from analysis.importances import importances
+from analysis.loading import WORST
 from analysis.sentences import plain
 
 LINES_SHOWN = 300  # trials off the fronts in parallel coordinates; a sample of more
@@ -21,33 +22,33 @@ Array = NDArray[np.float64]
 
 
 def spending(tables: Tables) -> Figure | None:
-    """Hypervolume, and the best value of the first objective, against hours of training; None without a trial."""
+    """Hypervolume, and the best worst class, against hours of training; None without a trial."""
     courses = spent.courses(tables)
     if not courses:
         return None
-    first = next(iter(tables.facts["objectives"]))
     with styled():
         figure, (volume, best) = new_figure(2, 3.9, columns=2, sharey=False)
         for arm, course in courses.items():
             colour, marker, _ = look(tables, arm)
-            known = np.isfinite(course.volume)
+            known, seen = np.isfinite(course.volume), np.isfinite(course.best)
+            reached = drawn(course.best[seen], WORST)
             hours = np.append(course.hours[known], course.hours[-1])
             shape: Any = {"color": colour, "drawstyle": "steps-post", "linestyle": dashes(tables, arm)}
             volume.plot(hours, np.append(course.volume[known], course.volume[known][-1:]), **shape)
-            best.plot(course.hours, drawn(course.best, first), label=arm, **shape)
+            best.plot(course.hours[seen], reached, label=arm, **shape)
             for axes, x, y in (
                 (volume, course.hours[known], course.volume[known]),
-                (best, course.hours[:1], drawn(course.best[:1], first)),
+                (best, course.hours[seen], reached),
             ):
                 axes.plot(x[:1], y[:1], color=colour, marker=marker, linestyle="none")
         corner = ", ".join(f"{value:g}" for value in spent.reference(tables))
         volume.set_ylabel(f"hypervolume (from {corner})")
-        best.set_ylabel(f"best {axis_label(tables, first)}")
+        best.set_ylabel(f"best {axis_label(tables, WORST)}")
         for axes in (volume, best):
             axes.set_xlabel("hours of training in the search")
         legend_below(figure, 4)
         volume.set_title("Hypervolume of the front")
-        best.set_title("Best value so far")
+        best.set_title("Best worst class so far")
         return figure
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
 from absld_search.search import fronts
+from analysis import repeats
+from analysis.loading import WORST, judged_trainings
 
 Array = NDArray[np.float64]
 HOUR = 3600.0
@@ -32,7 +34,7 @@ class Course(NamedTuple):
 
     hours: Array
     volume: Array  # nan where it was not computed
-    best: Array  # of the first objective
+    best: Array  # the best worst class so far; nan before the first that is known
 
 
 def costs(tables: Tables) -> list[Cost]:
@@ -64,7 +66,8 @@ def courses(tables: Tables) -> dict[str, Course]:
     spent: dict[str, float] = {}
     for row in tables.trainings.filter(pc.field("stage") != "confirm").to_pylist():
         spent[row["config"]] = spent.get(row["config"], 0.0) + (row["seconds"] or 0.0) / HOUR
-    found = {arm: _course(tables, arm, spent) for arm in tables.facts["arms"]}
+    worst = _worst(tables)
+    found = {arm: _course(tables, arm, spent, worst) for arm in tables.facts["arms"]}
     return {arm: course for arm, course in found.items() if course.hours.size}
 
 
@@ -73,7 +76,21 @@ def reference(tables: Tables) -> list[float]:
     return [0.0 if way == "max" else 1.0 for way in tables.facts["objectives"].values()]
 
 
-def _course(tables: Tables, arm: str, spent: Mapping[str, float]) -> Course:
+def _worst(tables: Tables) -> dict[str, float]:
+    """Configuration -> the worst class of its complete trial, on val, as a mean over the seeds of search and race."""
+    if WORST in tables.facts["objectives"]:
+        complete = tables.trials.filter(pc.field("state") == "COMPLETE").to_pylist()
+        return {trial["config"]: trial[f"objective/{WORST}"] for trial in complete}
+    judged = judged_trainings(tables.trainings)
+    measured = repeats.of_metric(tables, judged["training"].to_pylist(), WORST)
+    found: dict[str, list[float]] = {}
+    for row in judged.to_pylist():
+        if row["training"] in measured:
+            found.setdefault(row["config"], []).append(measured[row["training"]])
+    return {config: float(np.mean(values)) for config, values in found.items()}
+
+
+def _course(tables: Tables, arm: str, spent: Mapping[str, float], worst: Mapping[str, float]) -> Course:
     trials = tables.trials.filter(pc.field("arm") == arm).sort_by("number").to_pylist()
     hours = np.cumsum([spent.get(trial["config"], 0.0) for trial in trials])
     complete = np.array([trial["state"] == "COMPLETE" for trial in trials], dtype=bool)
@@ -81,8 +98,8 @@ def _course(tables: Tables, arm: str, spent: Mapping[str, float]) -> Course:
     values = np.array([[t[name] for name in names] for t in trials if t["state"] == "COMPLETE"], dtype=float)
     values = values.reshape(-1, len(names))
     directions = list(tables.facts["objectives"].values())
-    better = np.fmax if directions[0] == "max" else np.fmin
-    best = better.accumulate(values[:, 0]) if len(values) else np.empty(0)
+    best = np.array([worst.get(trial["config"], np.nan) for trial in trials if trial["state"] == "COMPLETE"])
+    best = np.fmax.accumulate(best) if len(best) else np.empty(0)
     return Course(
         hours[complete] if len(trials) else np.empty(0), _volumes(values, directions, reference(tables)), best
     )

@@ -7,18 +7,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+
+from absld_search.search.stats import spearman as spearman
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 TIMES = 1000  # samples, of each kind
-
-
-def spearman(first: Array, second: Array) -> float:
-    """Rank correlation of two (n,), ties sharing their mean rank; 0 where one does not vary and so says nothing."""
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (first, second))
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size else 0.0
 
 
 def order(values: Array) -> Rows:

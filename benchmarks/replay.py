@@ -79,8 +79,7 @@ def ours(records: Records, sampler: str, stopping: str, seed: int) -> Steps:
         outcomes.append(Outcome(name, length, tuple(map(float, values)), float(values[1])))
         lacks = {} if stopping == "none" else {"budget": 1 - length / epochs[-1]}
         told = dict(zip(made.objectives, map(float, values), strict=True))
-        study.tell(numbers[name], told, lacks)
-        study.supersede(numbers[name], told, {}) if length == epochs[-1] else None
+        study.supersede(numbers[name], told, lacks)
         yield length, int(name) if length == epochs[-1] else None
 
 

@@ -33,7 +33,9 @@ def _cells(row: Row) -> list[str]:
 def racing(found: Row) -> str:
     """Evaluations and errors of a race and of a fixed number of seeds."""
     head = ["configurations", "procedure", "evaluations [least, most]", "wrong front", "n"]
-    return table(head, [
+    worst, mean = (100 * each for each in found["noise"])
+    about = f"Noise of one seed in the recorded trainings of digits: worst class {worst:.1f} points, mean {mean:.1f}."
+    return f"{about}\n\n" + table(head, [
         [str(row["configurations"]), row["procedure"],
          f"{row['evaluations']:.1f} [{row['least']}, {row['most']}]",
          f"{row['wrong']:.3f} [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]", str(row["n"])]

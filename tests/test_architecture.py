@@ -152,7 +152,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/search/sharing.py": ({"core.rungs", "search.halving", "search.ledger", "search.plan"}, set()),
     "absld_search/search/settling.py": ({"search."}, set()),
-    "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan"}, set()),
+    "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan", "search.reading"}, set()),
     "absld_search/search/costs.py": ({"core.config", "core.rungs", "search.ledger", "search.plan"}, set()),
     "absld_search/search/request.py": ({"space", "search.scheduler"}, set()),
     "absld_search/search/choices.py": ({"search.fronts", "search.ledger", "search.plan"}, set()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,27 +49,31 @@ class ArmStudy:
             storage=storage, study_name=name, directions=self.directions, load_if_exists=True
         )
         self.study.set_metric_names(list(plan.objectives))
-        self.study.sampler = samplers.make(self.sampler, self._setting(len(self._trials())))
         for point in arm.first:
             self.study.enqueue_trial(point, skip_if_exists=True)
 
-    def _setting(self, number: int) -> samplers.Setting:
-        # A resumed sampler must not repeat its first draws: its seed depends on how far the study is.
-        return setting(self.arm, _seed(self.arm.name) + number + 1_000_003 * self.seed)
+    def _fresh(self) -> optuna.samplers.BaseSampler:
+        """A sampler for one proposal. One that lived on would have a state that a killed driver takes with it; this
+        one's is the study, and how many trials it has."""
+        trials = self._trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL)
+        nth = sum(not trial.user_attrs.keys() & {SUPERSEDES, reaping.DROPPED} for trial in trials)
+        return samplers.make(self.sampler, setting(self.arm, self.seed, nth))
 
     def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""
         if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
             self.study.enqueue_trial(self._proposal(seen))
+        self.study.sampler = self._fresh()
         trial = self.study.ask()
         faults.at("optuna.after_ask")
         self.live[trial.number] = trial
+        if samplers.SAMPLERS[self.sampler].generation:
+            trial.relative_params  # noqa: B018 - puts a point that was given into a generation too
         return trial.number, self._sampled(trial)
 
     def _proposal(self, seen: Sequence[Seen]) -> dict[str, Value]:
-        """What the sampler says to a study of `seen` alone. Made anew each time: a kill changes no proposal."""
-        sampler = samplers.make(self.sampler, self._setting(len(self._trials())))
-        view = optuna.create_study(directions=self.directions, sampler=sampler)
+        """What the sampler says to a study of `seen` alone."""
+        view = optuna.create_study(directions=self.directions, sampler=self._fresh())
         for params, values, violations in seen:
             spaces = {name: _distribution(self.arm.tuned[name]) for name in params}
             state = TrialState.RUNNING if values is None else TrialState.COMPLETE
@@ -100,7 +105,7 @@ class ArmStudy:
         for name, violation in (violations or {}).items():
             if name not in trial.storage.get_trial(trial._trial_id).constraints:
                 trial.set_constraint(name, violation)
-        self.study.tell(trial, [values[name] for name in self.metric_names])
+        self.study.tell(trial, self._ordered(values))
 
     def _again(self, number: int) -> Trial | None:
         """A trial that another start asked for; None where it has been told. Reads all: not for every trial."""
@@ -108,17 +113,42 @@ class ArmStudy:
         return None if frozen.state.is_finished() else Trial(self.study, frozen._trial_id)
 
     def supersede(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
-        """What a trial was worth that had been told as stopped: a new Optuna trial, since a told one can't change."""
+        """What a trial was worth after more epochs than it had when it was told: a new Optuna trial, since a told one
+        can't change. `violations[BUDGET]` is the share that it still lacks; what is told already is not told again."""
+        told = self._told(number)
+        lacks = violations.get(BUDGET, 0.0)
+        if not told[0].state.is_finished():  # another arm's training decided it before it was told anything
+            self.tell(number, values, {**violations, BUDGET: lacks})
+        elif all(trial.constraints.get(BUDGET, 0.0) > lacks for trial in told):
+            self._tell_again(told[0], values, {**violations, BUDGET: lacks})
+
+    def correct(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        """What more seeds have made of a trial's values, in the same way, where they differ from what was told last."""
+        last = self._told(number)[-1]
+        new = dict(last.constraints) | dict(violations)
+        if last.values is not None and (last.values, last.constraints) != (self._ordered(values), new):
+            self._tell_again(last, values, new)
+
+    def _told(self, number: int) -> list[FrozenTrial]:
+        """A trial, and those that superseded it."""
         trials = self._trials()
-        frozen = trials[number]
-        if not frozen.state.is_finished():  # another arm's training decided it before it was told anything
-            self.tell(number, values, {**violations, BUDGET: 0.0})
-        if frozen.constraints.get(BUDGET, 0) <= 0 or any(t.user_attrs.get(SUPERSEDES) == number for t in trials):
-            return
-        kept = {"params": frozen.params, "distributions": frozen.distributions, "user_attrs": {SUPERSEDES: number}}
-        told = [values[name] for name in self.metric_names]
+        return [trials[number], *(trial for trial in trials if trial.user_attrs.get(SUPERSEDES) == number)]
+
+    def _tell_again(self, told: FrozenTrial, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        number = told.user_attrs.get(SUPERSEDES, told.number)
+        kept = {"params": told.params, "distributions": told.distributions, "user_attrs": {SUPERSEDES: number}}
         faults.at("optuna.before_tell")
-        self.study.add_trial(create_trial(values=told, constraints={**violations, BUDGET: 0.0}, **kept))
+        again = {"values": self._ordered(values), "constraints": dict(violations), "system_attrs": self._generation()}
+        self.study.add_trial(create_trial(**again, **kept))
+
+    def _generation(self) -> dict[str, int]:
+        """For genetic samplers: the newest generation, for the parents of the next are chosen from it and from its own
+        parents; that of the trial itself may long have been passed over."""
+        key = samplers.SAMPLERS[self.sampler].generation
+        return {key: max((t.system_attrs.get(key, 0) for t in self._trials()), default=0)} if key else {}
+
+    def _ordered(self, values: Mapping[str, float]) -> list[float]:
+        return [values[name] for name in self.metric_names]
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -132,9 +162,10 @@ class ArmStudy:
         return [trial.number for trial in self._trials(TrialState.RUNNING)]
 
 
-def setting(arm: Arm, seed: int = 0) -> samplers.Setting:
-    """What an arm's sampler is made for."""
-    return samplers.Setting(seed, any(how.when for how in arm.tuned.values()), arm.trials)
+def setting(arm: Arm, seed: int, nth: int) -> samplers.Setting:
+    """What an arm's sampler is made for. Arms of one study draw apart from each other."""
+    own = zlib.crc32(f"{seed}.{arm.name}".encode())
+    return samplers.Setting(own, any(how.when for how in arm.tuned.values()), arm.trials, nth, len(arm.first))
 
 
 def _suggest(trial: Trial, name: str, how: Distribution) -> Value:
@@ -147,7 +178,3 @@ def _distribution(how: Distribution) -> BaseDistribution:
     if isinstance(how, Choice):
         return CategoricalDistribution(list(how.options))
     return FloatDistribution(how.low, how.high, log=isinstance(how, LogUniform))  # type: ignore[union-attr]
-
-
-def _seed(name: str) -> int:
-    return int.from_bytes(name.encode()[:3], "big")

@@ -47,6 +47,8 @@ def _limits(plan: Plan) -> list[str]:
         lines.append(f"stopping   {plan.stopping}: trainings of {lengths} epochs, one in {plan.request.eta} goes on")
     if (seconds := costs.share(plan)) is not None:
         lines.append(f"budget     {seconds / costs.HOUR:.3g} hours of training for each arm's search")
+    if (epochs := costs.epochs_share(plan)) is not None:
+        lines.append(f"budget     {epochs:.4g} epochs of training for each arm's search")
     if plan.request.race:
         lines.append(f"race       up to {racing.MOST_SEEDS} seeds for those whose place on the front is in doubt")
     return lines

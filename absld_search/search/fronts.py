@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
-BLOCK = 256  # points compared with all others at a time, so that memory is linear in their number
 
 
 def non_dominated(values: Any, directions: Sequence[str]) -> Mask:
@@ -139,11 +138,16 @@ def _volume(gains: Array) -> float:
 
 
 def _undominated(gains: Array) -> Mask:
-    """Mask (N,) of the finite points (N, k) that no other beats; more is better everywhere."""
-    return np.concatenate(
-        [np.zeros(0, dtype=np.bool_)]
-        + [~_beats(gains[:, None], part[None]).any(axis=0) for part in np.split(gains, range(BLOCK, len(gains), BLOCK))]
-    )
+    """Mask (N,) of the finite points (N, k) that no other beats; more is better everywhere.
+
+    In descending lexicographic order who beats a point stands before it, so the first of those left is on the front,
+    and the cost is the front's size times N.
+    """
+    mask, left = np.zeros(len(gains), dtype=np.bool_), np.lexsort(-gains.T[::-1])
+    while left.size:
+        mask[left[0]] = True
+        left = left[1:][~_beats(gains[left[0]], gains[left[1:]])]
+    return mask
 
 
 def _beats(ones: Array, others: Array) -> Mask:

@@ -18,6 +18,7 @@ from absld_search.search.plan import Arm, Plan
 from absld_search.search.scheduler import Outcome, Rules
 
 RUNG, SEARCH, RACE, CONFIRM = "rung", "search", "race", "confirm"
+JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
 ENDED = (COMPLETE, FAILED)
 
 
@@ -106,9 +107,9 @@ class Halving:
         whole = self.plan.config(trial["words"], 0).schedule.epochs
         return {"state": STOPPED, "reason": f"stopped after {epochs} of {whole} epochs", "objectives": None}
 
-    def was_on_a_rung(self, trial: Row) -> bool:
-        """Whether Optuna has been told that it stopped."""
-        return any((trial["number"], epochs) in self.outcomes for epochs in self.rungs)
+    def was_promoted(self, trial: Row) -> bool:
+        """Whether Optuna has been told that it stopped, and now there is more to tell."""
+        return sum((trial["number"], epochs) in self.outcomes for epochs in (*self.rungs, self.rules.epochs[-1])) > 1
 
     def shortfall(self, trial: Row) -> tuple[dict[str, float], float]:
         """(values, how infeasible) of a stopped trial for Optuna: the share of the epochs that it lacks, above 0."""

@@ -7,6 +7,7 @@ same database, but a finished Optuna trial can't be changed any more, so the who
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ SCHEMA_VERSION = "2"  # 2: trainings count their losses, drivers have leases
 WAITING, RUNNING, COMPLETE, FAILED = "WAITING", "RUNNING", "COMPLETE", "FAILED"
 STOPPED, INFEASIBLE = "STOPPED", "INFEASIBLE"  # of trials: not trained to the end; a constraint is broken
 FINAL = (COMPLETE, FAILED, STOPPED, INFEASIBLE)
+TOOK = "took:"  # before a training that was taken over: the seconds that it took where it was trained
+BEGAN = "began:"  # before a training: when its last attempt began, in seconds since 1970
 
 _metadata = sa.MetaData()
 _facts = sa.Table(
@@ -131,10 +134,7 @@ class Ledger:
             if "losses" not in columns:
                 added = f"ALTER TABLE {_trainings.name} ADD COLUMN losses INTEGER NOT NULL DEFAULT 0"
                 connection.execute(sa.text(added))
-            version = {"study": self.study, "key": "schema_version", "value": json.dumps(SCHEMA_VERSION)}
-            mine = (_facts.c.study == self.study) & (_facts.c.key == "schema_version")
-            if not connection.execute(_facts.update().where(mine).values(version)).rowcount:
-                connection.execute(_facts.insert().values(version))
+            self._note(connection, "schema_version", SCHEMA_VERSION)
 
     def _missing_indices(self) -> list[sa.Index]:
         """Those that an older program's tables lack."""
@@ -158,6 +158,17 @@ class Ledger:
                 row = {"study": self.study, "key": key, "value": json.dumps(default)}
                 connection.execute(_facts.insert().values(row))
         return as_json(default) if found is None else found
+
+    def note(self, key: str, value: Any) -> None:
+        """Store `value` under `key`, whatever stood there."""
+        with self._writing() as connection:
+            self._note(connection, key, value)
+
+    def _note(self, connection: sa.Connection, key: str, value: Any) -> None:
+        row = {"study": self.study, "key": key, "value": json.dumps(value)}
+        mine = (_facts.c.study == self.study) & (_facts.c.key == key)
+        if not connection.execute(_facts.update().where(mine).values(row)).rowcount:
+            connection.execute(_facts.insert().values(row))
 
     def known(self, key: str) -> Any | None:
         """The value stored under `key`, None where there is none."""
@@ -191,12 +202,8 @@ class Ledger:
                 return None
             changes = {"state": RUNNING, "attempts": row["attempts"] + 1}
             self._change(connection, _trainings.c.training, row["training"], changes)
+            self._note(connection, f"{BEGAN}{row['training']}", time.time())
         return {**row, **changes}
-
-    def requeue(self) -> int:
-        """What a dead driver left RUNNING waits again, with its attempts kept; how many there were."""
-        with self._writing() as connection:
-            return self._change(connection, _trainings.c.state, RUNNING, {"state": WAITING})
 
     def forget_waiting(self, stage: str, keep: Iterable[str]) -> None:
         """Take waiting trainings of a stage off the queue, but for those to `keep`."""

@@ -24,7 +24,7 @@ from absld_search.words import UsageError, require_known
 from absld_search.workloads import Workload, workload
 
 CONFIRM_SEEDS_FROM = 1000  # seed indices that search never uses
-BUDGETED_TRIALS = 1000  # in each arm, where time is the budget and nobody said how many
+BUDGETED_TRIALS = 1000  # in each arm, where time or epochs are the budget and nobody said how many
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class Plan:
         """The lengths of an arm's trainings in epochs, ascending; one where nothing is stopped early."""
         schedule = self.config(arm.words, seed=0).schedule
         whole, grace = schedule.epochs, self._grace(schedule)
-        if self.stopping == "none" or not arm.tuned or len(arm.first) >= arm.trials:
-            return (whole,)
-        return rungs.rungs(whole, self.request.eta, grace)
+        return rungs.rungs(whole, self.request.eta, grace) if self.stops(arm) else (whole,)
+
+    def stops(self, arm: Arm) -> bool:
+        """Whether some of an arm's trials may be stopped early."""
+        return self.stopping != "none" and bool(arm.tuned) and len(arm.first) < arm.trials
 
     def _grace(self, schedule: Schedule) -> int:
         """Epochs of an arm's shortest training: in one, a rate that falls in steps never falls. Raises: UsageError."""
@@ -157,7 +159,8 @@ def _trials(request: Request, setting: Workload) -> int:
     """Of each arm that has something to tune."""
     if request.trials is not None:
         return request.trials
-    return setting.trials if request.time_budget is None and request.gpu_hours is None else BUDGETED_TRIALS
+    budgets = (request.time_budget, request.gpu_hours, request.epochs_budget)
+    return setting.trials if all(each is None for each in budgets) else BUDGETED_TRIALS
 
 
 def _constraints(request: Request, space: SearchSpace) -> tuple[Constraint, ...]:

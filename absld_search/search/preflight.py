@@ -16,7 +16,7 @@ from absld_search.core.files import cache_folder
 from absld_search.core.store import Store
 from absld_search.search import database, resources
 from absld_search.search import ledger as ledgers
-from absld_search.search.plan import Plan, Request
+from absld_search.search.plan import Arm, Plan, Request
 from absld_search.words import UsageError, masked
 
 VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
@@ -65,7 +65,8 @@ def download(plan: Plan) -> None:
 
 def _check_numbers(plan: Plan) -> None:
     request = plan.request
-    counts = {"--trials": request.trials, "--seeds": request.seeds, "--max-concurrent": request.max_concurrent,
+    counts = {"--trials": request.trials, "--seeds": request.seeds, "--epochs-budget": request.epochs_budget,
+              "--max-concurrent": request.max_concurrent,
               "--processes-per-trial": request.processes_per_trial}  # fmt: skip
     for flag, value in {**counts, "--search-seeds": request.search_seeds}.items():
         if value is not None and value < 1:
@@ -315,6 +316,21 @@ def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
                 "--study, or fork it with --fork-study."
             )
         _compare(plan, name, fingerprint, ledgers.as_json(plan.fingerprint(arms[name])))
+    for arm in plan.arms:
+        with engine.connect() as connection:
+            _check_rungs(plan, arm, ledgers.read_facts(connection, plan.request.study, f"rung:{arm.name}:"))
+
+
+def _check_rungs(plan: Plan, arm: Arm, known: dict[str, int]) -> None:
+    """A trial that stopped on a rung is promoted from there, or never: the rung must stay."""
+    rungs = plan.rungs(arm)
+    if plan.stops(arm) and (gone := sorted(set(known.values()) - set(rungs))):
+        raise Differs(
+            f"--grace, --eta: trials of study {plan.request.study!r} may have stopped after "
+            f"{' or '.join(map(str, gone))} epochs in arm {arm.name!r}, where the rungs would now be "
+            f"{', '.join(map(str, rungs))} epochs. Give those that it began with, or --stopping none, which trains "
+            "every trial to its end; or give another name with --study, or fork it with --fork-study."
+        )
 
 
 def _compare(plan: Plan, arm: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:

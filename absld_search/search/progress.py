@@ -15,7 +15,7 @@ from rich.table import Table
 from absld_search.search import standing
 from absld_search.search.gpu_use import Watched
 from absld_search.search.halving import RUNG, SEARCH
-from absld_search.search.ledger import COMPLETE, FAILED, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, TOOK, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM
 
@@ -79,7 +79,7 @@ class Progress:
         """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
         rows = (self.ledger.trials(), self.ledger.trainings())
         objectives = self.plan.objectives if with_front else {}
-        return standing.standing(*rows, objectives, self.planned, self.epochs)
+        return standing.standing(*rows, objectives, self.planned, self.epochs, self.ledger.facts(TOOK))
 
     def __rich__(self) -> Group:
         found = self._lately(READ_SECONDS)

@@ -8,17 +8,28 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from absld_search.search import costs, racing
+from absld_search.search import costs, racing, reading
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.choices import choice
-from absld_search.search.halving import CONFIRM, RACE, SEARCH, Halving, job
-from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, STOPPED, WAITING, Ledger, Row
+from absld_search.search.halving import CONFIRM, JUDGED, RACE, Halving, job
+from absld_search.search.ledger import (
+    BEGAN,
+    COMPLETE,
+    FAILED,
+    FINAL,
+    INFEASIBLE,
+    RUNNING,
+    STOPPED,
+    TOOK,
+    WAITING,
+    Ledger,
+    Row,
+)
 from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Arm, Plan
 from absld_search.search.settling import Settling
 from absld_search.search.sharing import Sharing
 
-JUDGED = (SEARCH, RACE)  # whose values a trial's objectives are means of
 RACE_SEEDS_FROM = 500  # seed indices that neither search nor confirm use
 TRIES, LOSSES = 3, 9  # of a training that the machine ends: in one start, and in all before it counts as FAILED
 LOST_IN_A_ROW = 2  # trainings that a start has given up, and none completed since: then the machines are to blame
@@ -40,22 +51,25 @@ class Queue:
         self.plan, self.ledger = plan, ledger
         for arm in plan.arms:
             ledger.fact(f"fingerprint:{arm.name}", plan.fingerprint(arm))
+            for epochs in plan.rungs(arm)[:-1]:
+                ledger.fact(f"rung:{arm.name}:{epochs}", epochs)
         storage = open_storage(plan.request.storage)
         self.studies = {arm.name: ArmStudy(plan, arm, storage) for arm in plan.arms}
         self.halving = {arm.name: Halving(plan, arm) for arm in plan.arms}
-        self.costs = costs.Costs(plan)
+        self.costs = costs.Costs(plan, ledger.facts(TOOK))
         self.sharing = Sharing(plan, ledger)
         self.settling = Settling(plan, ledger, self.studies, self.halving, self.sharing)
         self.running: dict[str, float] = {}  # training -> when it was handed out
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.barren: set[str] = set()  # of these those given up since one completed
+        self.told_races: set[str] = set()  # arms whose race is over, and Optuna knows
         self.paused = ""  # why nothing more is handed out
         self._recover()
 
     def _recover(self) -> None:
         """Put right what a killed driver left half done."""
-        self.ledger.requeue()
+        self.recall()
         self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
@@ -66,6 +80,17 @@ class Queue:
                 if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
                     self.settling.settle(trial)
         self._forget()
+
+    def recall(self) -> None:
+        """What is RUNNING, and has nobody who trains it any more, waits again; what its attempt has cost is kept."""
+        for row in self.ledger.trainings(state=RUNNING):
+            training = row["training"]
+            if training in self.running:
+                seconds = self._spent(training)
+            else:  # a killed driver's: it ran until its last epoch at least
+                heard = reading.last_heard(self.plan.folder / "trainings" / training)
+                seconds = self._spent(training, max(0.0, heard - (self.ledger.known(f"{BEGAN}{training}") or heard)))
+            self.ledger.finish_training(training, state=WAITING, seconds=seconds or row["seconds"])
 
     def _forget(self) -> None:
         """Take waiting confirm trainings off the queue that are not asked for now: of a seed too many, or of an arm
@@ -91,8 +116,8 @@ class Queue:
         self.costs.know(trial["arm"], row)
 
     def _may_be_told_twice(self, trial: Row) -> bool:
-        """Optuna may know only that it stopped: a kill can come between the ledger's word and the second telling."""
-        return trial["state"] in (COMPLETE, INFEASIBLE) and self.halving[trial["arm"]].was_on_a_rung(trial)
+        """Optuna may know only how it stood before: a kill can come between the ledger's word and the next telling."""
+        return trial["state"] in (COMPLETE, INFEASIBLE, STOPPED) and self.halving[trial["arm"]].was_promoted(trial)
 
     def take(self) -> Row | None:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
@@ -131,6 +156,8 @@ class Queue:
             self.barren.clear()
         facts["seconds"] = self._spent(training, facts.get("seconds"))
         self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
+        if self.plan.request.reuse and (took := self.ledger.known(f"{TOOK}{training}")) is not None:
+            self.costs.took[training] = took
         self._left(training)
         (row,) = self.ledger.trainings(training=training)
         if row["stage"] == CONFIRM:
@@ -237,6 +264,7 @@ class Queue:
                 raced = self.ledger.trainings(config=trial["config"], stage=RACE)
                 config = self.plan.config(trial["words"], RACE_SEEDS_FROM + len(raced))
                 self.ledger.add_trainings([job(config, RACE)])
+                self.told_races.clear()
                 self._enter(self.ledger.trainings(training=config.key))
                 return True
         return False
@@ -257,8 +285,12 @@ class Queue:
             return False  # a rung that arms share can still move a choice
         for arm in searched:
             trials = self.ledger.trials(arm=arm.name)
-            chosen = choice(self.plan, trials)
-            if chosen and not racing_now & {trial["config"] for trial in trials}:
+            if racing_now & {trial["config"] for trial in trials}:
+                continue
+            if arm.name not in self.told_races:
+                self.settling.race_over(arm.name)
+                self.told_races.add(arm.name)
+            if chosen := choice(self.plan, trials):
                 self.ledger.finish_trial(chosen["trial"], confirmed=True)
                 configs = [self.plan.config(chosen["words"], seed, test=True) for seed in self.plan.confirm_seeds]
                 self.ledger.add_trainings([job(config, CONFIRM) for config in configs])

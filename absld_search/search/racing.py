@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from absld_search.search import fronts
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 DELTA = 0.02  # a place on the front is decided at a probability below this, or above one minus it
 INDIFFERENCE = 0.5  # standard deviations of one seed: who is beaten by less may stand on the front or not
 DRAWS = 200
@@ -91,14 +92,39 @@ def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: in
     return np.asarray(means + normal * scale[:, None, None] / np.sqrt(n)[:, None])
 
 
-def beaten(means: Array, margin: Any = 0.0) -> NDArray[np.bool_]:
-    """(draws, N, N): whether, in a draw (draws, N, k), the second configuration beats the first by `margin` (k,).
+def beats(means: Array, index: int, margin: Array) -> Mask:
+    """(draws, N): whether, in a draw (draws, N, k), each configuration beats that at `index` by `margin` (k,)."""
+    mark = means[:, index, None] + margin
+    return _beats(means, mark) & (np.arange(means.shape[1]) != index)
 
-    A negative margin asks whether it comes that near to beating it.
+
+def contested(means: Array, margin: Array) -> tuple[Mask, Mask]:
+    """(draws, N) each: whether any other beats a configuration by `margin` (k,), and whether any comes that near to it.
+
+    Who does either is on the draw's front, or is beaten by who is: so each is compared with the front alone, and the
+    front's own members with who would be on it without them too. Compared with all, a seed would cost N^2. In all draws
+    at once: in descending lexicographic order the first of those left is on what is left's front.
     """
-    here, there = means[:, :, None] + margin, means[:, None, :]
-    found = (there >= here).all(axis=-1) & (there > here).any(axis=-1)
-    return np.asarray(found & ~np.eye(means.shape[1], dtype=bool))
+    order = np.lexsort(-np.moveaxis(means, 2, 0)[::-1], axis=-1)
+    here, rows = np.take_along_axis(means, order[..., None], axis=1), np.arange(len(means))
+    losses, near, waiting = (np.full(order.shape, start) for start in (False, False, True))
+    for _ in ("the front", "the front without it"):
+        left = waiting.copy()
+        while left.any():
+            pick = left.argmax(axis=1)
+            rival, others = here[rows, pick][:, None], np.arange(order.shape[1]) != pick[:, None]
+            others &= left[rows, pick][:, None]  # where a draw has none left, nobody is compared
+            losses |= others & _beats(rival, here + margin)
+            near |= others & _beats(rival, here - margin)
+            waiting[rows, pick] &= ~left[rows, pick]
+            left[rows, pick] = False
+            left &= ~_beats(rival, here)
+    back = np.argsort(order, axis=1)
+    return np.take_along_axis(losses, back, axis=1), np.take_along_axis(near, back, axis=1)
+
+
+def _beats(ones: Array, others: Array) -> Mask:
+    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
 
 
 def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:
@@ -135,14 +161,15 @@ def next_contender(
     if not noise.freedom:
         return None  # what could tell is under way
     means, margin = draws(gains, noise), INDIFFERENCE * np.sqrt(np.diag(noise.covariance))
-    losses, near = beaten(means, margin), beaten(means, -margin)
+    losses, near = contested(means, margin)
     # In doubt is who may be clearly beaten, and may yet be one that nobody replaces.
-    doubt = np.minimum(losses.any(axis=2).mean(axis=0), 1 - near.any(axis=2).mean(axis=0))
+    doubt = np.minimum(losses.mean(axis=0), 1 - near.mean(axis=0))
     names = list(gains)
     for index in map(int, np.argsort(-doubt, kind="stable")):
         if doubt[index] <= delta:
             return None
-        pair = sorted({index, int(losses[:, index].mean(axis=0).argmax())}, key=lambda i: (len(gains[names[i]]), i))
+        rival = int(beats(means, index, margin).mean(axis=0).argmax())
+        pair = sorted({index, rival}, key=lambda i: (len(gains[names[i]]), i))
         free = [names[i] for i in pair if found.free(names[i], most)]
         if free:
             return free[0]

@@ -6,8 +6,10 @@ that wants to write waits for milliseconds. Ledgers of older schemas are read as
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
+import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import sqlalchemy as sa
 
 from absld_search.search import processes
 from absld_search.search.database import clock
-from absld_search.search.ledger import RUNNING, Row, read_facts
+from absld_search.search.ledger import RUNNING, TOOK, Row, read_facts
 from absld_search.search.standing import Standing, standing
 from absld_search.words import UsageError, masked
 
@@ -47,30 +49,50 @@ def look(folder: Path, storage: str | None = None) -> Look:
         with _reading(url) as connection:
             trials, trainings = _rows(connection, "absld_trials", study), _rows(connection, "absld_trainings", study)
             fingerprints = read_facts(connection, study, "fingerprint:")
+            took = read_facts(connection, study, TOOK)
             driver = _driver(connection, study)
     except (sa.exc.SQLAlchemyError, ValueError) as error:
         raise UsageError(masked(f"study: its database cannot be read: {str(error).splitlines()[0]}.")) from None
     objectives: dict[str, str] = next((found["objectives"] for found in fingerprints.values()), {})
     epochs = {row["training"]: last_epoch(folder / "trainings" / row["training"]) for row in trainings
               if row["state"] == RUNNING}  # fmt: skip
-    found = standing(trials, trainings, objectives, facts.get("planned", {}), epochs)
+    found = standing(trials, trainings, objectives, facts.get("planned", {}), epochs, took)
     return Look(study, driver, found)
 
 
 def last_epoch(folder: Path) -> int:
     """The last epoch in a training's log; 0 where it has ended none."""
+    return max((epoch for epoch, _ in _tail(folder)[-1:]), default=0)
+
+
+def last_heard(folder: Path) -> float:
+    """When a training's last epoch ended, in seconds since 1970; 0 where none is known."""
+    return max((when for _, when in _tail(folder)), default=0.0)
+
+
+def epoch_seconds(folder: Path) -> float:
+    """What an epoch of a training took: the median of the times between two in its log; 0 where it has no two."""
+    when = [when for _, when in _tail(folder)]
+    gaps = [after - before for before, after in itertools.pairwise(when)]
+    return max(0.0, statistics.median(gaps)) if gaps else 0.0
+
+
+def _tail(folder: Path) -> list[tuple[int, float]]:
+    """(epoch, when it was logged in seconds since 1970) of the last lines of a training's log."""
     try:
         with open(folder / "epochs.jsonl", "rb") as handle:
             handle.seek(max(0, handle.seek(0, 2) - TAIL))
             lines = handle.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return 0
-    for line in reversed(lines):
+        return []
+    found = []
+    for line in lines:
         try:
-            return int(json.loads(line)["epoch"])
-        except (ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            found.append((int(record["epoch"]), record.get("time", 0) / 1000))
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # cut off at the front, or torn by a kill
-    return 0
+    return found
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -9,14 +9,21 @@ from absld_search.search.ledger import FINAL, Ledger
 from absld_search.search.optuna_storage import open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+DROPPED = "dropped"  # a user attribute
 
 
 def drop(study: optuna.Study, number: int) -> None:
-    """End a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
+    """End a trial that nobody wrote down; what it was to try is tried again, so no point is lost.
+
+    A point that was given is given again; what was sampled is sampled again, for a proposal depends on the number of
+    the trials that count, and this one counts no more. Genetic samplers have noted the parents by now, in another order
+    than the one they drew from, so what they proposed is given.
+    """
     frozen = study.get_trials(deepcopy=False)[number]
+    study._storage.set_trial_user_attr(frozen._trial_id, DROPPED, True)
     study.tell(number, state=TrialState.FAIL)
-    point = frozen.system_attrs.get("fixed_params") or frozen.params
-    if point:
+    genetic = any(key.endswith(":generation") for key in frozen.system_attrs)
+    if point := frozen.system_attrs.get("fixed_params", frozen.params if genetic else {}):
         study.enqueue_trial(point)
 
 

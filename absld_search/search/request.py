@@ -35,6 +35,7 @@ class Request:
     deterministic: bool = False
     time_budget: float | None = None  # hours of training, of all arms together
     gpu_hours: float | None = None
+    epochs_budget: int | None = None  # epochs of training, of all arms together
     device: str = "cpu"
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0

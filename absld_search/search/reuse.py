@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from absld_search.core import results
-from absld_search.search.ledger import Ledger, Row, as_json
+from absld_search.search import reading
+from absld_search.search.ledger import TOOK, Ledger, Row, as_json
 from absld_search.search.plan import Plan
 
 
@@ -35,6 +36,8 @@ class Reuse:
         for source in self._known().get(training["training"], ()):
             if complete(source, training["job"]["test"]):
                 take_over(source, target)
+                seconds = reading.epoch_seconds(target) * training["job"]["schedule"]["epochs"]
+                self.ledger.note(f"{TOOK}{training['training']}", seconds)
                 self.say(f"training {training['training']} is taken over from study {source.parents[1].name!r}")
                 return
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,18 @@ SMALLEST_POPULATION, LARGEST_POPULATION = 4, 50  # Optuna's own is 50: with fewe
 
 @dataclass(frozen=True)
 class Setting:
-    """What a sampler is made for."""
+    """What a sampler is made for: one proposal, so that a proposal is a function of the study and of its number."""
 
-    seed: int
+    seed: int  # of the arm: the same for all of its proposals
     conditional: bool = False  # some parameter exists only under a choice
     trials: int = 8  # of the arm
+    nth: int = 0  # the proposal's number in the arm
+    known: int = 0  # points that are tried first, which no sampler proposes
+
+    @property
+    def draw(self) -> int:
+        """The seed of this proposal alone."""
+        return zlib.crc32(f"{self.seed}.{self.nth}".encode())
 
     @property
     def population(self) -> int:
@@ -40,6 +48,7 @@ class Sampler:
     least: Callable[[Setting], int]  # trials from which it does more than draw at random
     conditional: bool = True  # whether it models parameters that exist only sometimes
     models: bool = False  # learns from values alone, so that it can be shown one rung of a study
+    generation: str = ""  # where a genetic sampler notes a trial's generation: one without it is nobody's parent
 
 
 def _tpe(setting: Setting) -> Any:
@@ -47,7 +56,7 @@ def _tpe(setting: Setting) -> Any:
     from optuna.samplers import TPESampler
 
     group = setting.conditional
-    return TPESampler(seed=setting.seed, n_startup_trials=STARTUP, multivariate=True, group=group)
+    return TPESampler(seed=setting.draw, n_startup_trials=STARTUP, multivariate=True, group=group)
 
 
 def _gp(setting: Setting) -> Any:
@@ -55,7 +64,7 @@ def _gp(setting: Setting) -> Any:
     from optuna.samplers import GPSampler
 
     return GPSampler(
-        seed=setting.seed, n_startup_trials=STARTUP, deterministic_objective=False, warn_independent_sampling=False
+        seed=setting.draw, n_startup_trials=STARTUP, deterministic_objective=False, warn_independent_sampling=False
     )
 
 
@@ -63,30 +72,38 @@ def _nsga2(setting: Setting) -> Any:
     """Deb et al., IEEE TEC 2002."""
     from optuna.samplers import NSGAIISampler
 
-    return NSGAIISampler(seed=setting.seed, population_size=setting.population)
+    return NSGAIISampler(seed=setting.draw, population_size=setting.population)
 
 
 def _nsga3(setting: Setting) -> Any:
     """Deb and Jain, IEEE TEC 2014: for more objectives than two or three."""
     from optuna.samplers import NSGAIIISampler
 
-    return NSGAIIISampler(seed=setting.seed, population_size=setting.population)
+    return NSGAIIISampler(seed=setting.draw, population_size=setting.population)
 
 
 def _qmc(setting: Setting) -> Any:
-    """Scrambled Sobol points: they learn nothing, but cover the space more evenly than random ones."""
-    from optuna.samplers import QMCSampler
+    """Scrambled Sobol points: they learn nothing, but cover the space more evenly than random ones.
+
+    Optuna counts its points in the study, a point that a killed driver asked for and never wrote down too; counted here
+    are the arm's trials, so that none is left out.
+    """
+    from optuna.samplers import QMCSampler, RandomSampler
+
+    class Sobol(QMCSampler):
+        def _find_sample_id(self, *_: Any) -> int:
+            return max(0, setting.nth - setting.known)
 
     logging.getLogger("optuna.samplers._qmc").setLevel(logging.ERROR)  # `advice` says it once, not once a parameter
 
     words = {"warn_asynchronous_seeding": False, "warn_independent_sampling": False}
-    return QMCSampler(seed=setting.seed, scramble=True, **words)
+    return Sobol(seed=setting.seed, scramble=True, independent_sampler=RandomSampler(seed=setting.draw), **words)
 
 
 def _random(setting: Setting) -> Any:
     from optuna.samplers import RandomSampler
 
-    return RandomSampler(seed=setting.seed)
+    return RandomSampler(seed=setting.draw)
 
 
 def _botorch(setting: Setting) -> Any:
@@ -96,14 +113,14 @@ def _botorch(setting: Setting) -> Any:
     from optuna_integration.botorch import qnehvi_candidates_func
 
     with torch.random.fork_rng():
-        return BoTorchSampler(candidates_func=qnehvi_candidates_func, n_startup_trials=STARTUP, seed=setting.seed)
+        return BoTorchSampler(candidates_func=qnehvi_candidates_func, n_startup_trials=STARTUP, seed=setting.draw)
 
 
 SAMPLERS: dict[str, Sampler] = {
     "tpe": Sampler(_tpe, lambda _: STARTUP + 1, models=True),
     "gp": Sampler(_gp, lambda _: STARTUP + 1, conditional=False, models=True),
-    "nsga2": Sampler(_nsga2, lambda setting: 2 * setting.population),
-    "nsga3": Sampler(_nsga3, lambda setting: 2 * setting.population),
+    "nsga2": Sampler(_nsga2, lambda setting: 2 * setting.population, generation="NSGAIISampler:generation"),
+    "nsga3": Sampler(_nsga3, lambda setting: 2 * setting.population, generation="NSGAIIISampler:generation"),
     "qmc": Sampler(_qmc, lambda _: 1, conditional=False),
     "random": Sampler(_random, lambda _: 1),
     "botorch": Sampler(_botorch, lambda _: STARTUP + 1, conditional=False, models=True),

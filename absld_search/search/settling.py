@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from absld_search.search import constraints
 from absld_search.search.arm_study import BUDGET, ArmStudy
-from absld_search.search.halving import CONFIRM, RACE, SEARCH, Halving
+from absld_search.search.halving import CONFIRM, JUDGED, RACE, SEARCH, Halving
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.sharing import Sharing
@@ -54,12 +54,10 @@ class Settling:
             study.tell(trial["number"], None)
         else:
             values, lacks = halving.shortfall(trial)
-            study.tell(trial["number"], values, {BUDGET: lacks})
+            study.supersede(trial["number"], values, {BUDGET: lacks})
 
     def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> None:
         raced = [row for row in race if row["state"] == COMPLETE]
-        good = [row["metrics"] for row in rows if row["state"] == COMPLETE]
-        whole = len(good) == len(rows)  # a mean over the seeds that survived would flatter
         missing = {
             f"nonfinite:{name}@{row['epochs']}"
             for name in self.plan.objectives
@@ -67,7 +65,9 @@ class Settling:
             if row["state"] == COMPLETE and name not in row["metrics"]
         }
         reason = "; ".join(sorted({row["reason"] for row in rows if row["reason"]} | missing))
-        means = _means([*good, *(row["metrics"] for row in raced)]) if whole and not missing else {}
+        # A mean over the seeds that survived would flatter.
+        whole = not missing and all(row["state"] == COMPLETE for row in rows)
+        means = _means([row["metrics"] for row in [*rows, *raced]]) if whole else {}
         values = {name: means[name] for name in self.plan.objectives} if means else None
         broken = constraints.broken(self.plan.constraints, means) if means else ""
         lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
@@ -78,10 +78,19 @@ class Settling:
 
     def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
         study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]
-        if values is not None and halving.was_on_a_rung(trial):
+        if values is not None and halving.was_promoted(trial):
             study.supersede(trial["number"], values, found)
         else:
             study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
+
+    def race_over(self, arm: str) -> None:
+        """Tell Optuna what the race of an arm has made of its trials: once, for each telling is a trial there."""
+        raced = {row["config"] for row in self.ledger.trainings(stage=RACE)}
+        for trial in self.ledger.trials(arm=arm):
+            if trial["config"] in raced and trial["objectives"]:
+                rows = [row for row in self.rows(trial) if row["stage"] in JUDGED and row["state"] == COMPLETE]
+                found = constraints.violations(self.plan.constraints, _means([row["metrics"] for row in rows]))
+                self.studies[arm].correct(trial["number"], trial["objectives"], found)
 
 
 def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:

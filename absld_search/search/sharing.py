@@ -17,7 +17,9 @@ class Sharing:
         self.keys: dict[str, list[str]] = {}  # trial -> its rungs that another may have
         # Where all are of one length, who has a rung in common has the configuration in common.
         differ = len({plan.config(arm.words, 0).schedule.epochs for arm in plan.arms}) > 1
-        self.lengths = {arm.name: _lengths(plan.rungs(arm), arm.name, ledger) if differ else [] for arm in plan.arms}
+        # The queue notes the rungs that an arm has, or had in an earlier start.
+        rungs_of = {arm.name: sorted(ledger.facts(f"rung:{arm.name}:").values()) for arm in plan.arms if differ}
+        self.lengths = {arm.name: rungs_of.get(arm.name, []) for arm in plan.arms}
 
     def add(self, trial: Row) -> None:
         """A trial of the ledger."""
@@ -39,10 +41,3 @@ class Sharing:
         """Names of the trials that a training of the ledger belongs to."""
         names = [*self.trials.get(training["config"], ()), *self.trials.get(training["training"], ())]
         return list(dict.fromkeys(names))
-
-
-def _lengths(rungs: tuple[int, ...], arm: str, ledger: Ledger) -> list[int]:
-    """Epochs of the rungs that an arm has, or had in an earlier start."""
-    for epochs in rungs[:-1]:
-        ledger.fact(f"rung:{arm}:{epochs}", epochs)
-    return sorted(ledger.facts(f"rung:{arm}:").values())

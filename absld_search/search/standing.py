@@ -37,9 +37,10 @@ def standing(
     objectives: Mapping[str, str],
     planned: Mapping[str, int],
     epochs: Mapping[str, int],
+    took: Mapping[str, float] | None = None,
 ) -> Standing:
     """The summary. `planned`: stage -> trainings that are to come, queued or not; `epochs`: training -> the epoch it is
-    in, for those that run."""
+    in, for those that run; `took`: training -> the seconds that it took elsewhere, for those that were taken over."""
     stages = _stages(trainings, planned)
     names = _names(trials, trainings)
     running = [row for row in trainings if row["state"] == RUNNING]
@@ -51,7 +52,7 @@ def standing(
         trials=dict(Counter(row["state"] for row in trials)),
         front=_front(trials, objectives),
         best=_best(trainings),
-        left=_left(trainings, stages, len(running)),
+        left=_left(trainings, stages, len(running), took or {}),
         running={names[row["training"]]: (epochs.get(row["training"], 0), _length(row)) for row in running},
         failed={names[row["training"]]: row["reason"] for row in trainings if row["state"] == FAILED},
     )
@@ -134,14 +135,16 @@ def _best(trainings: Sequence[Row]) -> float | None:
     return max((metrics[BEST] for metrics in whole if BEST in metrics), default=None)
 
 
-def _left(trainings: Sequence[Row], stages: Mapping[str, tuple[int, int]], running: int) -> float | None:
+def _left(
+    trainings: Sequence[Row], stages: Mapping[str, tuple[int, int]], running: int, took: Mapping[str, float]
+) -> float | None:
     """Seconds: what is left of each stage, at the mean of its own trainings, shared by those that run at a time."""
-    took: dict[str, list[float]] = {}
+    known: dict[str, list[float]] = {}
     for row in trainings:
-        if row["state"] == COMPLETE and row["seconds"]:
-            took.setdefault(row["stage"], []).append(row["seconds"])
-    if not took:
+        if row["state"] == COMPLETE and (seconds := took.get(row["training"], row["seconds"])):
+            known.setdefault(row["stage"], []).append(seconds)
+    if not known:
         return None
-    every: list[Any] = [seconds for of_stage in took.values() for seconds in of_stage]
-    means = {stage: sum(took.get(stage, every)) / len(took.get(stage, every)) for stage in stages}
+    every: list[Any] = [seconds for of_stage in known.values() for seconds in of_stage]
+    means = {stage: sum(known.get(stage, every)) / len(known.get(stage, every)) for stage in stages}
     return sum((whole - ended) * means[stage] for stage, (ended, whole) in stages.items()) / max(1, running)

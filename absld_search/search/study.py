@@ -71,7 +71,7 @@ class Study:
                 self._tune()
             self.tabling.close()
         self._still_ours()
-        self.ledger.requeue()  # what was stopped runs no more
+        self.queue.recall()  # what was stopped runs no more
         if not self._all_here():
             return INTERRUPTED
         self.write()

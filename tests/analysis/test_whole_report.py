@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 
 from absld_search.core import results
 from absld_search.search import fronts
@@ -23,6 +24,7 @@ from analysis import (
     figures,
     importances,
     latex,
+    lengths,
     loading,
     repeats,
     report,
@@ -134,6 +136,62 @@ def test_hypervolume_grows_with_the_hours_and_ends_at_the_fronts(study):
     assert course.hours[0] == pytest.approx(0.1) and course.hours[-1] == pytest.approx(1.2)  # the failed one cost too
     cost = {row.arm: row for row in spending.costs(tables)}["dual"]
     assert (cost.trials, cost.trainings) == (11, 20) and cost.search == pytest.approx(1.2)
+
+
+def test_the_best_worst_class_for_the_cost_is_a_curve_whatever_the_objectives_are(tmp_path):
+    """By default the tail of the classes is searched on: the worst of them is read from the class accuracies."""
+    objectives = {"robust_cvar": "max", "robust_accuracy": "max"}
+    folder = write_study(tmp_path / "cvar", {"dual": 0.0}, trials=3, seeds=1)
+    facts, whole = results.read_facts(folder), results.load(folder)
+    worst = {"config-dual-0": [0.3, 0.2], "config-dual-1": [0.1], "config-dual-2": [0.4]}  # the first has two seeds
+    rows = [row_of(config, seed, seconds=3600.0) for config, found in worst.items() for seed in range(len(found))]
+    for row in rows:
+        least = worst[row["config"]][row["seed"]]
+        classes = [
+            {"training": row["training"], "split": "val", "attack": "apgd-ce", "class": c, "n": 10, "accuracy": a}
+            for c, a in enumerate((0.9, least, 0.8))
+        ]
+        results.write_shard(folder / "trainings" / row["training"], [], classes, [], {})
+    trials = [
+        {name: value for name, value in row.items() if not name.startswith("objective/")}
+        | {f"objective/{name}": 0.5 for name in objectives}
+        for row in whole.trials.to_pylist()
+    ]
+    results.combine(folder, trials, [*whole.trainings.to_pylist(), *rows], objectives)
+    results.write_facts(folder, facts | {"objectives": objectives})
+    tables = loading.load(folder)
+    course = spending.courses(tables)["dual"]
+    assert course.best == pytest.approx([0.25, 0.25, 0.4]) and course.hours == pytest.approx([2.0, 3.0, 4.0])
+    volume, best = figures.FIGURES["spending"].draw(tables).axes
+    assert best.get_title(loc="left") == "Best worst class so far" and best.lines[0].get_ydata() == pytest.approx(
+        [25, 25, 40]
+    )
+    assert "worst-class" in best.get_ylabel()
+
+
+def test_arms_that_differ_in_length_alone_are_asked_how_the_short_rank(tmp_path):
+    words = {"tenth": {"epochs": 3}, "whole": {"epochs": 30}}
+    folder = write_study(tmp_path / "proxy", {"tenth": 0.0, "whole": 0.0}, trials=9, seeds=1, arm_words=words)
+
+    def paired(row):
+        """The n-th trial has one setting in both arms, and the same place in the first objective."""
+        value = None if row["state"] == "FAILED" else row["number"] / 20
+        found = {"params": json.dumps({"temperature_lr": row["number"]}), "objective/robust_accuracy": value}
+        sign = -1 if row["arm"] == "tenth" and row["number"] == 8 else 1
+        return row | found | {"objective/worst_class_robust_accuracy": value and sign * value}
+
+    tables = results.load(change(folder, trial=paired))
+    (row,) = lengths.agreements(tables)
+    assert (row.arm, row.epochs, row.settings) == ("tenth", 3, 8), "one has failed"
+    rank, low, high = row.ranks["worst_class_robust_accuracy"]
+    places = np.array([i for i in range(9) if i != 3])
+    turned = np.where(places == 8, -1, places)
+    assert rank == pytest.approx(scipy.stats.spearmanr(turned, places).statistic) and low < rank < high
+    assert row.ranks["robust_accuracy"] == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    shown = {section.title: section.blocks for section in contents(tables, answer(tables))}
+    (table,) = shown["Short trainings against long ones"]
+    assert table.rows[0][:3] == ["tenth", "3", "8"] and table.rows[0][-1] == "1.00 [1.00, 1.00]"
+    assert not lengths.lengths({"arm_words": {"a": {"epochs": 3}, "b": {"epochs": 30, "coupling": "dual"}}})
 
 
 def test_a_failed_training_costs_what_it_took(study):

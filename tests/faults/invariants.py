@@ -17,10 +17,9 @@ from absld_search.core.metrics import lowest_mean
 from absld_search.core.records import EpochLog
 from absld_search.search import fronts, ownership, processes
 from absld_search.search.arm_study import BUDGET, SUPERSEDES
-from absld_search.search.halving import RACE, RUNG, SEARCH
+from absld_search.search.halving import CONFIRM, JUDGED, RACE, RUNG, SEARCH
 from absld_search.search.ledger import COMPLETE, FAILED, FINAL, INFEASIBLE, RUNNING, STOPPED, WAITING, Ledger, Row
 from absld_search.search.optuna_storage import open_storage
-from absld_search.search.queue import JUDGED
 
 JUDGED_STATES = (COMPLETE, INFEASIBLE)  # of trials that were trained to their end
 
@@ -105,39 +104,52 @@ def _finite(folder: Path, trials: list[Row], trainings: list[Row]) -> None:
 
 def _optuna(ledger: Ledger, trials: list[Row], trainings: list[Row]) -> None:
     """Optuna's studies tell the same story; only points that nobody has taken yet may wait there."""
-    rows = {row["config"] for row in trainings if row["stage"] == RACE}
     for arm in sorted({trial["arm"] for trial in trials}):
         study = optuna.load_study(study_name=f"{ledger.study}.{arm}", storage=open_storage(ledger.url))
         told = study.get_trials(deepcopy=False)
         mine = {trial["number"]: trial for trial in trials if trial["arm"] == arm}
         later = [each for each in told if SUPERSEDES in each.user_attrs]
-        by_number = {each.user_attrs[SUPERSEDES]: each for each in later}
-        assert len(by_number) == len(later) and set(by_number) <= set(mine), f"(2) told twice: {sorted(by_number)}"
+        by_number: dict[int, list[Any]] = {number: [told[number]] for number in mine}
+        for each in later:
+            assert each.user_attrs[SUPERSEDES] in mine, f"(2) of a trial that there is not: {each}"
+            by_number[each.user_attrs[SUPERSEDES]].append(each)
         for number, trial in mine.items():
-            _told(trial, told[number], by_number.get(number), raced=trial["config"] in rows)
+            _told(trial, by_number[number], _raced(trial, [mine[each]["config"] for each in mine], trainings))
         rest = {each.state.name for each in told if each.number not in mine and each not in later}
         assert rest <= {"FAIL", "WAITING"}, f"(2) trials of Optuna's that the ledger does not know: {rest}"
 
 
-def _told(trial: Row, first: Any, later: Any | None, raced: bool) -> None:
-    """One trial as Optuna knows it: what stopped lacks epochs there, so it is on no front of Optuna's."""
-    words, lacks = f"(1, 2) {trial['trial']} is {trial['state']}, for Optuna", first.constraints.get(BUDGET, 0.0)
+def _raced(trial: Row, configs: list[str], trainings: list[Row]) -> str:
+    """ "": no race was about this trial; "now": one may still go on, so Optuna has not heard of it; "over": it has."""
+    if not any(row["stage"] == RACE and row["config"] == trial["config"] for row in trainings):
+        return ""
+    confirmed = any(row["stage"] == CONFIRM and row["config"] in configs for row in trainings)
+    return "over" if confirmed and all(row["state"] in FINAL for row in trainings) else "now"
+
+
+def _told(trial: Row, words: list[Any], raced: str) -> None:
+    """One trial as Optuna was told it, again and again: what stopped lacks epochs there, so it is on no front of
+    Optuna's."""
+    first, last, about = words[0], words[-1], f"(1, 2) {trial['trial']} is {trial['state']}, for Optuna"
+    lacks = [each.constraints.get(BUDGET, 0.0) for each in words]
+    assert lacks == sorted(lacks, reverse=True), f"{about} it lost epochs: {lacks}"
+    said = [(each.values, each.constraints) for each in words]
+    assert all(a != b for a, b in zip(said, said[1:], strict=False)), f"(2) {trial['trial']} was told twice: {said}"
     if trial["state"] == FAILED:  # on a later rung, Optuna has been told that it stopped
-        assert first.state.name == "FAIL" or lacks > 0 and later is None, f"{words} {first.state.name}"
+        assert first.state.name == "FAIL" or min(lacks) > 0, f"{about} {first.state.name}, {lacks}"
         return
     if trial["state"] == WAITING:  # one that was promoted has been told that it stopped
-        assert first.state.name == "RUNNING" or lacks > 0, f"{words} {first.state.name}"
+        assert first.state.name == "RUNNING" or min(lacks) > 0, f"{about} {first.state.name}"
         return
-    assert first.state.name == "COMPLETE", f"{words} {first.state.name}"
+    assert {each.state.name for each in words} == {"COMPLETE"}, f"{about} {first.state.name}"
     if trial["state"] == STOPPED:
-        assert lacks > 0 and later is None, f"{words} lacks {lacks}, and then {later}"
+        assert min(lacks) > 0, f"{about} it was trained whole: {lacks}"
         return
-    last = later or first
-    assert (lacks > 0) == (later is not None), f"{words} it has stopped, and nothing came after"
-    assert last.constraints.get(BUDGET, 0.0) == 0 and last.state.name == "COMPLETE", f"{words} {last}"
+    assert lacks[-1] == 0, f"{about} it has stopped, and nothing came after"
+    assert raced or lacks.count(0) == 1, f"{about} it was trained whole more than once: {lacks}"
     broken = max(last.constraints.values(), default=0.0) > 0
-    assert broken == (trial["state"] == INFEASIBLE) or raced, f"{words} {last.constraints}"
-    assert raced or list(last.values) == list(trial["objectives"].values()), f"(5) {words} {last.values}"
+    assert broken == (trial["state"] == INFEASIBLE) or raced == "now", f"{about} {last.constraints}"
+    assert raced == "now" or list(last.values) == list(trial["objectives"].values()), f"(5) {about} {last.values}"
 
 
 def _tables(folder: Path, trials: list[Row], trainings: list[Row]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from absld_search.core import results
 from absld_search.search import costs, samplers
-from absld_search.search.ledger import Ledger
+from absld_search.search.ledger import TOOK, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
+from absld_search.search.progress import Progress
 from absld_search.search.queue import Queue
 from absld_search.search.reuse import Reuse
 from absld_search.space import LogUniform, SearchSpace
@@ -135,8 +138,67 @@ def test_spent_hours_are_known_after_a_restart(tmp_path: Path) -> None:
     assert len([stage for stage, _ in drain(more) if stage == "search"]) == 4
 
 
+def test_epochs_are_shared_equally(tmp_path: Path) -> None:
+    """Eleven epochs for each arm; a trial is begun as long as one is left."""
+    words = {"trials": None, "seeds": 1, "epochs_budget": 22}
+    made = plan(tmp_path, space=TWO_TUNED, **words)
+    (length,) = {made.config(arm.words, 0).schedule.epochs for arm in made.arms}
+    stages = [stage for stage, _ in drain(made)]
+    assert stages.count("search") == 2 * -(-11 // length) and stages.count("confirm") == 2
+    assert drain(made) == []
+    more = drain(plan(tmp_path, space=TWO_TUNED, **{**words, "epochs_budget": 22 + 2 * length}))
+    assert [stage for stage, _ in more].count("search") == 2, "one more for each arm"
+
+
+def test_the_smaller_of_two_budgets_holds(tmp_path: Path) -> None:
+    words = {"trials": None, "seeds": 1, "time_budget": 1.0, "epochs_budget": 8, "storage": "sqlite://"}
+    made = plan(tmp_path, space=TWO_TUNED, **words)
+    (length,) = {made.config(arm.words, 0).schedule.epochs for arm in made.arms}
+    assert [stage for stage, _ in drain(made)].count("search") == 2 * -(-4 // length)
+
+
+def log(folder: Path, *when: float) -> None:
+    """The epochs of a training, and the seconds at which they ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"epoch": i, "time": int(1000 * at), "metrics": {}}) for i, at in enumerate(when, start=1)]
+    (folder / "epochs.jsonl").write_text("\n".join(lines))
+
+
+def test_attempts_that_a_kill_of_the_driver_ended_are_paid(tmp_path: Path) -> None:
+    """From when they were handed out to the last epoch that was heard of."""
+    made = plan(tmp_path, space=TWO_TUNED, trials=2, seeds=1)
+    queue = Queue(made, Ledger(made.request.storage, "study"))
+    heard, silent = queue.take(), queue.take()
+    log(made.folder / "trainings" / heard["training"], time.time() + 60, time.time() + 100)
+    again = Queue(made, Ledger(made.request.storage, "study"))  # that driver was killed
+    assert again.ledger.trainings(training=heard["training"])[0]["seconds"] == pytest.approx(100, abs=30)
+    assert not again.ledger.trainings(training=silent["training"])[0]["seconds"], "nobody knows"
+    row = again.take()
+    again.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=7.0)
+    assert again.ledger.trainings(training=row["training"])[0]["seconds"] == pytest.approx(107, abs=30)
+
+
+def test_what_was_taken_over_costs_nothing_and_tells_what_the_rest_will_take(tmp_path: Path) -> None:
+    made = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, reuse=True, epochs_budget=8, time_budget=1.0)
+    queue = Queue(made, Ledger(made.request.storage, "study"))
+    row = queue.take()
+    length = row["job"]["schedule"]["epochs"]
+    queue.ledger.note(f"{TOOK}{row['training']}", 50.0 * length)
+    queue.done(row["training"], pretend(row["job"]), "", epochs=length, seconds=0.01)
+    assert queue.costs.trained["dual"] == 0 and queue.costs.spent["dual"] == 0.01
+    assert queue.costs.known["dual"] == (50.0 * length, length)
+    after = Queue(made, Ledger(made.request.storage, "study"))
+    assert (after.costs.known, after.costs.trained) == (queue.costs.known, queue.costs.trained), "after a restart too"
+    left = Progress(made, queue.ledger).now().left
+    assert left is not None and left >= 50.0 * length, "not at the time that it took to copy"
+
+
 def test_hours_that_are_none_are_refused(tmp_path: Path) -> None:
-    for words, message in ((dict(time_budget=0.0), "--time-budget"), (dict(gpu_hours=1.0), "needs --gpus-per-trial")):
+    for words, message in (
+        (dict(time_budget=0.0), "--time-budget"),
+        (dict(gpu_hours=1.0), "needs --gpus-per-trial"),
+        (dict(epochs_budget=0), "--epochs-budget must be at least 1"),
+    ):
         with pytest.raises(UsageError, match=message):
             check(plan(tmp_path, **words))
 
@@ -174,13 +236,15 @@ def test_an_equal_training_is_taken_over_and_said(tmp_path: Path) -> None:
     for study in (first, other):
         folder = study.folder / "trainings" / key
         results.write_shard(folder, [], [], [], result={"robust_accuracy": 0.5})
+        log(folder, 10.0, 13.0, 16.0)
         (folder / "mine").write_text(study.request.study)
     second, ledger, _ = finished_study(tmp_path, "second", "d1")
     said: list[str] = []
     reuse = Reuse(second, ledger, said.append)
-    reuse.started({"training": key, "job": {"test": True}})
+    reuse.started({"training": key, "job": {"test": True, "schedule": {"epochs": 3}}})
     assert not said, "the confirm stage needs test values, which the search did not measure"
-    reuse.started({"training": key, "job": {"test": False}})
+    reuse.started({"training": key, "job": {"test": False, "schedule": {"epochs": 3}}})
+    assert ledger.facts(TOOK) == {key: 9.0}, "what an epoch took there"
     assert said == [f"training {key} is taken over from study 'first'"]
     target = second.folder / "trainings" / key
     assert results.read_result(target) == {"robust_accuracy": 0.5} and (target / "mine").read_text() == "first"

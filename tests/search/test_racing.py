@@ -7,15 +7,20 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from absld_search.search import racing, tables
-from absld_search.search.ledger import COMPLETE, Ledger
+from absld_search.search.ledger import COMPLETE, INFEASIBLE, Ledger
 from absld_search.search.queue import RACE_SEEDS_FROM, Queue
 from absld_search.search.racing import Noise, Samples, front_probability, next_contender, pooled
 from absld_search.search.sharing import Sharing
 from absld_search.space import LogUniform, SearchSpace
-from benchmarks.racing import compare
+from benchmarks.racing import compare, noise
 from tests.search.requests import plan, pretend
 
 NOISE = Noise(np.diag([1e-4, 1e-4]), 1000)
@@ -53,6 +58,26 @@ def test_few_residuals_leave_more_open() -> None:
     assert front_probability(gains, Noise(NOISE.covariance, 2))["b"] > sure
 
 
+def plainly(means: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """(draws, N, N): whether the second beats the first by the margin, each compared with each."""
+    here, there = means[:, :, None] + margin, means[:, None, :]
+    return (there >= here).all(axis=-1) & (there > here).any(axis=-1) & ~np.eye(means.shape[1], dtype=bool)
+
+
+@given(
+    arrays(float, st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 3)), elements=st.integers(0, 5)),
+    st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+)
+def test_who_is_contested_is_found_by_the_front_alone(means: np.ndarray, width: float) -> None:
+    """The same as comparing each with each, ties and duplicates included."""
+    margin = np.full(means.shape[2], width)
+    losses, near = racing.contested(means, margin)
+    assert (losses == plainly(means, margin).any(axis=2)).all()
+    assert (near == plainly(means, -margin).any(axis=2)).all()
+    for index in range(means.shape[1]):
+        assert (racing.beats(means, index, margin) == plainly(means, margin)[:, index]).all()
+
+
 def test_the_next_seed_goes_to_the_doubtful() -> None:
     gains = {"top": seeds((0.5, 0.5), 4), "near": seeds((0.499, 0.499), 4, 1), "far": seeds((0.1, 0.1), 1)}
     assert next_contender(Samples(gains), NOISE) in ("top", "near")
@@ -70,11 +95,26 @@ def test_the_next_seed_goes_to_the_doubtful() -> None:
 
 def test_half_the_evaluations_for_the_same_front() -> None:
     """A short form of benchmarks/racing.py."""
-    found = compare(repetitions=10, count=12)
+    found = compare(repetitions=10, count=20)
     errors = {name: sum(result.wrong for result in results) for name, results in found.items()}
     spent = {name: statistics.mean(result.evaluations for result in results) for name, results in found.items()}
     assert spent["raced"] <= spent["fixed"] / 2
     assert errors["raced"] <= errors["fixed"] + 3
+
+
+def test_the_noise_of_the_benchmark_is_the_tables(tmp_path: Path) -> None:
+    rows = [
+        {"configuration": number, "schedule": length, "epoch": epoch, "worst_class_robust_accuracy": level + worst,
+         "robust_accuracy": level + mean}
+        for number, level in ((0, 0.3), (1, 0.5))
+        for worst, mean in ((-0.1, 0.0), (0.1, 0.02))
+        for length, epoch in ((3, 3), (30, 10), (30, 30))
+    ]  # fmt: skip
+    for row in rows:
+        if row["epoch"] < 30:
+            row["robust_accuracy"] = row["configuration"] * 9.0  # of no whole training
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "curves.parquet")
+    assert noise(tmp_path / "curves.parquet") == pytest.approx([0.1 * 2**0.5, 0.01 * 2**0.5])
 
 
 def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
@@ -95,6 +135,13 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
         assert trial["state"] == COMPLETE and len(rows) <= racing.MOST_SEEDS
         mean = statistics.mean(row["metrics"]["robust_accuracy"] for row in rows)
         assert trial["objectives"]["robust_accuracy"] == pytest.approx(mean), "a mean over all of its seeds"
+    told = {t.user_attrs.get("supersedes", t.number): t for t in here.studies["one"].study.get_trials()}
+    for trial in here.ledger.trials():
+        assert told[trial["number"]].values == list(trial["objectives"].values()), "Optuna's last word is the race's"
+    count = len(here.studies["one"].study.get_trials())
+    assert count <= 2 * len(told), "one more trial for a raced one, not one for each seed"
+    again = Queue(made, Ledger(made.request.storage, "study"))
+    assert again.take() is None and len(again.studies["one"].study.get_trials()) == count, "told once"
     spent = tables._spent(made, Sharing(made, here.ledger), here.ledger.trials(), here.ledger.trainings())
     assert sum(each["seeds"] for each in spent.values()) == 3 + len(raced)
     assert sum(each["seconds"] for each in spent.values()) == pytest.approx(0.1 * (3 + len(raced)))
@@ -102,6 +149,20 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
     assert all(each["epochs"] == length * each["seeds"] for each in spent.values())
     assert all(0 <= each["front_probability"] <= 1 for each in spent.values())
     assert max(each["front_probability"] for each in spent.values()) > 0.5
+
+
+def test_what_a_race_finds_infeasible_is_told(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+    words = {"trials": 3, "seeds": 1, "race": True, "constraints": ("clean_accuracy >= 0.7",), "storage": "sqlite://"}
+    here = Queue(plan(tmp_path, space=space, **words), Ledger("sqlite://", "study"))
+    while (row := here.take()) is not None:
+        clean = {"clean_accuracy": 0.71 if row["stage"] == "search" else 0.5}
+        here.done(row["training"], pretend(row["job"]) | clean, "", epochs=2, seconds=0.1)
+    raced = {row["config"] for row in here.ledger.trainings(stage="race")}
+    trials = [trial for trial in here.ledger.trials() if trial["config"] in raced]
+    assert trials and {trial["state"] for trial in trials} == {INFEASIBLE}
+    told = {t.user_attrs.get("supersedes", t.number): t for t in here.studies["one"].study.get_trials()}
+    assert all(told[trial["number"]].constraints["clean_accuracy"] > 0 for trial in trials)
 
 
 def test_seeds_that_fail_end_a_race_and_are_said(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
 
 from absld_search.search import choices, fronts, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
+from absld_search.search.preflight import check_storage
 from absld_search.search.queue import Queue
+from absld_search.search.samplers import EXTRAS, SAMPLERS
 from absld_search.search.scheduler import Outcome, Rules, promotion
-from absld_search.space import Choice, LogUniform, SearchSpace
+from absld_search.space import Choice, LogUniform, SearchSpace, Uniform
 from absld_search.words import UsageError
 from tests.search.requests import TAILS, plan, pretend
 
@@ -164,11 +167,62 @@ def drain(made: Plan, again: bool = False, here: Queue | None = None, lose: rand
     return found
 
 
-def test_a_driver_killed_between_rungs_decides_the_same(tmp_path: Path) -> None:
-    words = {**LONG, "trials": 7, "sampler": "tpe"}  # enough for the sampler's model to speak
-    at_once = drain(plan(tmp_path / "a", space=ONE_ARM, **words))
-    in_pieces = drain(plan(tmp_path / "b", space=ONE_ARM, **words), again=True)
-    assert at_once == in_pieces and len(at_once) >= 7 + 2 + 1 + 1
+CONDITIONAL = SearchSpace(
+    fixed={"method": "absld"},
+    arms={"one": {}},
+    tuned={
+        "coupling": Choice(("dual", "mixed")),
+        "coupling_strength": Uniform(0.1, 1.0, when={"coupling": "mixed"}),
+        "temperature_lr": LogUniform(1e-2, 1.0),
+    },
+)
+CORE = [name for name in SAMPLERS if name not in EXTRAS]
+
+
+@pytest.mark.parametrize("stopping", ["none", "mo-asha"])
+@pytest.mark.parametrize("sampler", CORE)
+def test_a_driver_killed_after_any_training_decides_the_same(tmp_path: Path, sampler: str, stopping: str) -> None:
+    """Enough trials for the sampler's model to speak, and for a genetic one's third generation."""
+    words = {**LONG, "trials": 10, "sampler": sampler, "stopping": stopping}
+    at_once = drain(plan(tmp_path / "a", space=CONDITIONAL, **words))
+    in_pieces = drain(plan(tmp_path / "b", space=CONDITIONAL, **words), again=True)
+    assert at_once == in_pieces
+
+
+@pytest.mark.parametrize("sampler", CORE)
+def test_a_proposal_that_a_kill_lost_is_made_again(tmp_path: Path, sampler: str) -> None:
+    """Killed each time between Optuna's ask and the ledger."""
+    words = {**LONG, "trials": 10, "sampler": sampler, "stopping": "none"}
+    at_once = drain(plan(tmp_path / "a", space=CONDITIONAL, **words))
+    made, found = plan(tmp_path / "b", space=CONDITIONAL, **words), list[str]()
+    for _ in range(9):
+        open_queue(made).studies["one"].ask()
+        row = (here := open_queue(made)).take()
+        assert row is not None
+        here.done(row["training"], worth(row["job"]), "", epochs=1)
+        found.append(row["training"])
+    assert found == at_once[:9]
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+def test_a_promoted_trial_is_a_parent(tmp_path: Path, sampler: str) -> None:
+    """Parents are those trained longest: in Optuna's study what was promoted is another trial, of the newest
+    generation."""
+    made = plan(tmp_path, space=ONE_ARM, sampler=sampler, storage="sqlite://", **LONG, trials=30)
+    here = open_queue(made)
+    drain(made, here=here)
+    study = here.studies["one"].study
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    parents = {number for key, ids in attrs.items() if ":parent:" in key for number in ids}
+    trials = {trial._trial_id: trial for trial in study.get_trials()}
+    assert all(f"{type(study.sampler).__name__}:generation" in trial.system_attrs for trial in trials.values())
+    lacking = [trials[parent].constraints["budget"] for parent in parents]
+    assert 0.0 in lacking, "a whole training is a parent"
+    deepest = {}
+    for trial in trials.values():
+        number = trial.user_attrs.get("supersedes", trial.number)
+        deepest[number] = min(deepest.get(number, 1.0), trial.constraints["budget"])
+    assert sorted(set(deepest.values())) == [0.0, pytest.approx(2 / 3), pytest.approx(8 / 9)], "every rung is told"
 
 
 def test_a_kill_before_optuna_hears_the_second_time_is_put_right(
@@ -215,11 +269,22 @@ def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> Non
     assert best == {tuple(trial["objectives"].values()) for trial in trials if trial["trial"] in names}
 
 
+def last_words(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Number of a trial -> what Optuna was told of it last."""
+    trials = [trial for trial in study.get_trials() if "dropped" not in trial.user_attrs]
+    return {trial.user_attrs.get("supersedes", trial.number): trial for trial in trials}
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000))
 def test_nothing_stopped_failed_or_infeasible_is_on_a_front(tmp_path_factory, seed):
     """Random histories: kinds, limits, seeds, races and losses; our fronts and Optuna's hold whole, feasible trials
-    alone, and finite numbers. A race comes after Optuna has been told, so what it finds out is on ours alone."""
+    alone, and finite numbers. What a race changes is told again; what was told before it stays with Optuna, so there
+    the last word on each trial counts."""
     draw = random.Random(seed)
     words = {**LONG, "stopping": draw.choice(["asha", "mo-asha"]), "sampler": draw.choice(["random", "tpe", "nsga2"])}
     words |= {"storage": "sqlite://"}  # in memory: one queue a history
@@ -236,8 +301,12 @@ def test_nothing_stopped_failed_or_infeasible_is_on_a_front(tmp_path_factory, se
     study = here.studies["one"].study
     complete = [tuple(trial["objectives"].values()) for trial in trials.values() if trial["state"] == COMPLETE]
     assert all(math.isfinite(value) for row in complete for value in row)
-    if complete and not words["race"]:
-        assert all(tuple(trial.values) in complete for trial in study.best_trials)
+    told = last_words(study)
+    assert {f"one-{n:03d}" for n, each in told.items() if feasible(each)} == set(trials) - {t["trial"] for t in bad}
+    assert all(tuple(trial["objectives"].values()) == tuple(told[trial["number"]].values) for trial in trials.values()
+               if trial["state"] == COMPLETE)  # fmt: skip
+    if not words["race"]:
+        assert all(tuple(trial.values) in complete for trial in (study.best_trials if complete else ()))
     assert len(bad) + len(complete) == len(trials)
 
 
@@ -251,6 +320,19 @@ def test_infeasible_trials_are_told_and_never_chosen(tmp_path: Path) -> None:
     chosen = choices.choice(made, trials)
     assert chosen is None or chosen["state"] == COMPLETE
     assert {trial["state"] for trial in trials} == {COMPLETE, INFEASIBLE}
+
+
+def test_rungs_that_trials_stopped_on_stay(tmp_path: Path) -> None:
+    """With another --grace they would never be promoted from where they are."""
+    drain(plan(tmp_path, space=ONE_ARM, trials=6, **LONG))
+    check_storage(plan(tmp_path, space=ONE_ARM, trials=9, **LONG))
+    for words in (dict(grace=6), dict(eta=2), dict(eta=2, grace=3)):
+        with pytest.raises(UsageError, match="--grace, --eta: .* after 2 .*epochs in arm 'one', where the rungs would"):
+            check_storage(plan(tmp_path, space=ONE_ARM, trials=9, **LONG, **words))
+    check_storage(plan(tmp_path, space=ONE_ARM, trials=9, grace=6, **{**LONG, "stopping": "none"}))
+    fewer = {**LONG, "set": {"epochs": "18"}, "grace": 6}
+    drain(plan(tmp_path / "finer", space=ONE_ARM, trials=6, **fewer))
+    check_storage(plan(tmp_path / "finer", space=ONE_ARM, trials=9, **LONG))  # a rung more below strands nobody
 
 
 def test_words_of_stopping_and_constraints_are_checked(tmp_path: Path) -> None:
@@ -290,18 +372,3 @@ def test_a_sampler_on_rungs_hears_of_broken_constraints(tmp_path: Path, sampler:
     shunned = study._proposal(shown)["temperature_lr"]
     free = study._proposal([each._replace(violations={}) for each in shown])["temperature_lr"]
     assert shunned != free, "the proposal is another where the best are infeasible"
-
-
-@pytest.mark.xfail(strict=True, reason="Ray's OptunaSearch tells Optuna what a scheduler stopped as complete")
-def test_rays_own_bridge_keeps_stopped_trials_off_the_front() -> None:
-    """Why `searcher` is our own: the class spread of a network that has learned nothing wins a place on the front."""
-    from ray.tune.search.optuna import OptunaSearch
-
-    def define(trial: optuna.Trial) -> None:
-        trial.suggest_float("x", 0, 1)
-
-    search = OptunaSearch(define, metric=["robust_accuracy", "robust_nsd"], mode=["max", "min"])
-    for name, epoch, accuracy, nsd in (("whole", 30, 0.6, 0.3), ("stopped", 3, 0.1, 0.01)):
-        search.suggest(name)
-        search.on_trial_complete(name, {"training_iteration": epoch, "robust_accuracy": accuracy, "robust_nsd": nsd})
-    assert [trial.values for trial in search._ot_study.best_trials] == [[0.6, 0.3]]
