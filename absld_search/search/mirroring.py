@@ -26,7 +26,7 @@ from absld_search.search.mlflow_view import SIDES, Shown, class_accuracy, temper
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM, JUDGED
 from absld_search.search.tracking import CONFIRMED, Mirror
-from absld_search.words import UsageError, masked
+from absld_search.words import Away, UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
@@ -42,8 +42,15 @@ Rows = list[tuple[int, dict[str, float]]]
 class Mirroring:
     """An observer that repeats the ledger to MLflow, in the background."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
-        self.plan, self.ledger, self.say = plan, ledger, say
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        say: Callable[[str], None],
+        fetch: Callable[[str], None] = lambda training: None,
+    ) -> None:
+        """`fetch` brings a training's epoch log, which another machine may write, into the study's folder."""
+        self.plan, self.ledger, self.say, self.fetch = plan, ledger, say, fetch
         tuned = sorted({name for arm in plan.arms for name in arm.tuned})
         artifacts = plan.folder.absolute() / "mlflow-artifacts"
         identity = ledger.fact("identity", uuid.uuid4().hex)
@@ -212,6 +219,9 @@ class Mirroring:
                 self._ask_trial(trial["trial"])  # its means on test have changed
 
     def _log(self, training: str) -> EpochLog:
+        """Raises: Away, where it lies in a store that is: then this task is tried again, and no end comes before its
+        curve, for what has ended is not asked for again."""
+        self.fetch(training)
         return EpochLog(self.plan.folder / "trainings" / training / "epochs.jsonl")
 
     def _fronts(self) -> None:
@@ -220,8 +230,9 @@ class Mirroring:
     def _failed(self, error: Exception) -> None:
         if not self.away and not (self.opening and isinstance(error, UsageError)):  # which `open` raises
             self.away = True
-            said = f"{self._name()} is away; the study goes on, MLflow catches up later: {error}"
-            self.say(masked(said))
+            what = str(error) if isinstance(error, Away) else f"{self._name()} is away"
+            rest = "" if isinstance(error, Away) else f": {error}"
+            self.say(masked(f"{what}; the study goes on, MLflow catches up later{rest}"))
 
     def _told(self) -> None:
         if self.away:

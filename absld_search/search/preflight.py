@@ -17,7 +17,7 @@ from absld_search.core.store import Store
 from absld_search.search import database, resources
 from absld_search.search import ledger as ledgers
 from absld_search.search.plan import Plan, Request
-from absld_search.words import UsageError, masked
+from absld_search.words import Away, UsageError, masked
 
 VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
 ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and Ray's own
@@ -37,10 +37,6 @@ def check(plan: Plan, dry: bool = False) -> None:
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
-
-
-class Away(RuntimeError):
-    """What a study that has begun needs does not answer: it goes on later, and is not refused."""
 
 
 def _check_store(plan: Plan) -> None:
