@@ -184,7 +184,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/sending.py": ({"words", "core.results", "core.store", "search.ledger", "search.plan"}, set()),
-    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
+    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray", "torch"}),
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.processes", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
         LIGHT
