@@ -161,7 +161,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"},
+        LIGHT
+        | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"}
+        | {"search.answering"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
@@ -174,6 +176,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/wire.py": (set(), set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger", "search.wire"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/answering.py": ({"words"}, set()),
     "absld_search/search/preparing.py": (
         {"words", "workloads", "search.plan", "search.resources", "search.teacher_copies"}
         | {"core.data", "core.teachers", "core.files", "core.teacher_making"},

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 
 from absld_search.search import processes, resources
@@ -18,13 +19,14 @@ from absld_search.words import UsageError
 
 Node = Mapping[str, float]  # {"CPU": ..., "GPU": ...} of one machine, all of it, used or not
 LOOK_SECONDS = 1.0
+TRIES = 3  # to reach the head of a cluster, about 40 s each; Ray would try twenty times
 
 
 def join(address: str, more: Mapping[str, Any]) -> None:
     """Start Ray on this machine ("local") or take part in the cluster at `address`. Raises: UsageError."""
     try:
         # This process, whose libraries are loaded, stays as it is.
-        with _own_sigterm(), processes.told(resources.ONE_THREAD):
+        with _own_sigterm(), _few_tries(), processes.told(resources.ONE_THREAD):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(f"--address {address}: {error}") from None
@@ -32,6 +34,16 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         if "AF_UNIX" not in str(error):
             raise
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+@contextmanager
+def _few_tries() -> Iterator[None]:
+    """Ray reads the number from the environment when it is imported. Not public: test_bounds.py looks."""
+    before, ray_constants.NUM_REDIS_GET_RETRIES = ray_constants.NUM_REDIS_GET_RETRIES, TRIES
+    try:
+        yield
+    finally:
+        ray_constants.NUM_REDIS_GET_RETRIES = before
 
 
 @contextmanager
