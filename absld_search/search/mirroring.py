@@ -31,6 +31,8 @@ from absld_search.words import Away, UsageError, masked
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
 LOCK_SECONDS = 60.0
+FRONTS_SHARE = 20  # a look at all trials takes no more than one twentieth of the time
+MOMENT = 0.02  # seconds; what takes no longer may be done at every end of a trial
 BUNDLED_BYTES = 64 * 1024**2  # of one file; larger ones stay in the study's folder alone
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
     **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
@@ -66,6 +68,7 @@ class Mirroring:
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
         self.background = Background(self._failed, self._told)
         self.opening = self.opened = self.away = False
+        self.fronts_due, self.fronts_old = 0.0, False  # when all trials may be read again; whether they should be
 
     def open(self) -> None:
         """Make or find the experiment, and begin to tell what earlier starts could not.
@@ -93,7 +96,9 @@ class Mirroring:
 
     def trial_done(self, trial: Row) -> None:
         self._ask_trial(trial["trial"])
-        self._ask("fronts", self._fronts)
+        self.fronts_old = True
+        if time.monotonic() >= self.fronts_due:
+            self._ask_fronts()
 
     def catch_up(self) -> None:
         """Have everything in the ledger that MLflow lacks told to it."""
@@ -107,6 +112,8 @@ class Mirroring:
     def close(self, seconds: float) -> bool:
         """Wait until MLflow is up to date, at most `seconds`, and not for a server that is away; whether it is.
         Nothing is told afterwards."""
+        if self.fronts_old:
+            self._ask_fronts()
         done = self.background.drain(seconds)
         self.background.stop()
         if not done:
@@ -145,7 +152,7 @@ class Mirroring:
         for trial in self.ledger.trials():
             if trial["state"] not in FINAL or not self._has_heard(trial["trial"], trial, self._values(trial)):
                 self._ask_trial(trial["trial"])
-        self._ask("fronts", self._fronts)
+        self._ask_fronts()
 
     def _has_heard(self, key: str, row: Row, values: Mapping[str, float] | None = None) -> bool:
         told = row["metrics"] or {} if values is None else values
@@ -224,8 +231,17 @@ class Mirroring:
         self.fetch(training)
         return EpochLog(self.plan.folder / "trainings" / training / "epochs.jsonl")
 
+    def _ask_fronts(self) -> None:
+        self.fronts_old = False
+        self._ask("fronts", self._fronts)
+
     def _fronts(self) -> None:
-        self.mirror.mark_fronts(*front_trials(self.plan, self.ledger.trials()))
+        began = time.monotonic()
+        found = front_trials(self.plan, self.ledger.trials())
+        now = time.monotonic()
+        if now - began > MOMENT:  # of thousands of trials: the driver's own thread waits for this one
+            self.fronts_due = now + FRONTS_SHARE * (now - began)
+        self.mirror.mark_fronts(*found)
 
     def _failed(self, error: Exception) -> None:
         if not self.away and not (self.opening and isinstance(error, UsageError)):  # which `open` raises

@@ -164,6 +164,25 @@ def test_curves_of_other_machines_come_from_the_store(tmp_path: Path, monkeypatc
     assert curve(tmp_path, late) == [(1, 0.1)]
 
 
+def test_fronts_of_thousands_are_looked_at_seldom_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a look took a second: no other follows it while this study runs, and the last word is true."""
+    monkeypatch.setattr(mirroring, "MOMENT", -1.0)
+    monkeypatch.setattr(mirroring, "FRONTS_SHARE", 1e9)
+    looks: list[int] = []
+    monkeypatch.setattr(mirroring, "front_trials", lambda *words: looks.append(1) or front_trials(*words))
+    made = plan(tmp_path)
+    queue = open_queue(made)
+    watching = Mirroring(made, queue.ledger, print)
+    study(queue, watching, lambda number: bool(watching.background.drain(LONG)))
+    assert len(looks) == 1
+    assert watching.close(LONG) and len(looks) == 2
+    joint, per_arm = front_trials(queue.plan, queue.ledger.trials())
+    assert runs(tmp_path, "tags.pareto = 'true'") == joint
+    assert runs(tmp_path, "tags.pareto_arm = 'true'") == per_arm
+
+
 def curve(out: Path, training: str) -> list[tuple[int, float]]:
     client = MlflowClient(store_uri(out))
     experiment = client.get_experiment_by_name("study")
