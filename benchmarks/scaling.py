@@ -61,7 +61,8 @@ class Meter:
         def timed(*words: Any, **more: Any) -> Any:
             began = time.perf_counter()
             found = call(*words, **more)
-            into.append(time.perf_counter() - began)
+            if found is not None:  # Tune also asks, thousands of times, while there is nothing to be had
+                into.append(time.perf_counter() - began)
             if into is self.tells and len(into) % self.every == 0:
                 self._mark()
             return found
@@ -182,7 +183,8 @@ def main(
             states = {row["state"] for row in study.ledger.trainings()}
             wall, spent = time.perf_counter() - began, time.process_time() - cpu
             facts = {"trials": trials, "slots": slots, "sampler": sampler, "through": through, "states": sorted(states)}
-            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, **meter.percentiles()}
+            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, "asks": len(meter.asks)}
+            facts |= meter.percentiles()
             facts |= {"seconds": round(wall, 1), "cpu_each_ms": round(1e3 * spent / len(meter.tells), 2)}
             facts |= {"database_mb": round(size(made.request.storage), 1), "memory_mb": round(memory() - before)}
         click.echo(json.dumps(facts))

@@ -25,6 +25,7 @@ def test_a_run_is_kept_and_has_all_figures(tmp_path: Path, sampler: str, databas
     (path,) = tmp_path.glob("*.json")
     assert path.stem == f"queue-{database}-{sampler}-12"
     run = json.loads(path.read_text())
+    assert run["asks"] == 13, "a look that found nothing is no ask: 12 trials, and one seed to confirm"
     assert run["states"] == ["COMPLETE"] and [row["ended"] for row in run["marks"]] == [4, 8, 12]
     assert all(
         row[name] > 0 for row in run["marks"] for name in ("ask_p99_ms", "tell_p99_ms", "database_mb", "memory_mb")
