@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -58,13 +60,19 @@ def test_an_address_where_nobody_or_somebody_else_answers_is_refused(
 def test_a_head_that_answers_is_known_as_ray_and_one_that_hangs_is_tried_a_few_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tries = ray_constants.NUM_REDIS_GET_RETRIES
     with Interruption(lambda: None) as stop, ray_session(plan(tmp_path), "bounds-test", stop):
         answering.require(ray.get_runtime_context().gcs_address)
-    seen: list[int] = []
-    monkeypatch.setattr(cluster.ray, "init", lambda **_: seen.append(node.ray_constants.NUM_REDIS_GET_RETRIES))
+    ((name, tries),) = cluster.TRIES.items()
+    assert name in inspect.getsource(node.Node._init_gcs_client), "Ray still asks how often it may try"
+    assert int(tries) < ray_constants.NUM_REDIS_GET_RETRIES
+    seen: list[str | None] = []
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: seen.append(os.environ.get(name)))
+    monkeypatch.delenv(name, raising=False)
+    for address in ("head:6379", "local"):
+        cluster.join(address, {})
+    monkeypatch.setenv(name, "60")
     cluster.join("head:6379", {})
-    assert seen == [cluster.TRIES] and ray_constants.NUM_REDIS_GET_RETRIES == tries > cluster.TRIES
+    assert seen == [tries, None, "60"], "of clusters alone, and where a person has said nothing"
 
 
 @pytest.mark.parametrize("grace", [0.0, 90.0])
