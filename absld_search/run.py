@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from absld_search import catalog, endings, top_level
-from absld_search.words import UsageError, checked_name, masked, pair
+from absld_search.words import Away, UsageError, checked_name, masked, pair
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
 
@@ -102,7 +102,7 @@ def _main(
         if download:
             preflight.download(made)
         preflight.check(made, dry=dry_run or print_config)
-    except preflight.Away as error:
+    except Away as error:
         click.echo(f"stopped: {error}. Run the same command again to continue.", err=True)
         return endings.INTERRUPTED
     from absld_search.search import describe  # only now: a refusal should not wait for SciPy

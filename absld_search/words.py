@@ -14,6 +14,10 @@ class UsageError(ValueError):
     """Bad input from the person at the keyboard. The commands print its text alone and exit with 2."""
 
 
+class Away(OSError):
+    """A database or a store does not answer: nobody is to blame, and who has begun goes on later (exit code 75)."""
+
+
 def unknown(kind: str, word: str, valid: Iterable[str]) -> UsageError:
     """The error for a `word` that is not among the `valid` ones of its `kind`, naming the nearest."""
     names = sorted(set(valid))

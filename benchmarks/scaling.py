@@ -4,6 +4,7 @@ The driver is the command's own: lease, ledger, Optuna, the queue, the line of p
 `benchmarks.simulate`'s. `--through queue` leaves Ray Tune out and keeps the slots filled by itself, which shows what is
 the study's own and what is Ray's. A slot is a share of this machine's cores, which Ray only counts.
 
+Each run is kept in docs/results/scaling and shown in docs/scaling.md; with `--out` in another folder, and not shown.
 Reported: CPU of the driver's process for each training, by thousands; the median and the 99th percentile of handing
 out a training (ask) and of taking in its end (tell); the database's size; the most memory that the driver held.
 `--postgres` starts a server of its own (Debian's package) and ends it.
@@ -29,12 +30,13 @@ import sqlalchemy as sa
 from absld_search.search import resources, wire
 from absld_search.search import study as studies
 from absld_search.search.database import connect
-from absld_search.search.ledger import Row, sqlite_url
+from absld_search.search.ledger import COMPLETE, Row, sqlite_url
 from absld_search.search.plan import Plan, Request, resolve
 from absld_search.search.ray_session import ray_session
 from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.study import Both, Study
 from absld_search.space import LogUniform, SearchSpace
+from benchmarks import scaling_page
 from benchmarks.simulate import pretend
 
 SPACE = SearchSpace(
@@ -50,7 +52,7 @@ class Meter:
     def __init__(self, study: Study, every: int) -> None:
         self.asks: list[float] = []
         self.tells: list[float] = []
-        self.every, self.marks = every, [time.process_time()]
+        self.every, self.at, self.marks = every, time.process_time(), list[dict[str, float]]()
         self.url, queue = study.plan.request.storage, study.queue
         queue.take = self._timed(queue.take, self.asks)  # type: ignore[method-assign]
         queue.done = self._timed(queue.done, self.tells)  # type: ignore[method-assign]
@@ -59,7 +61,8 @@ class Meter:
         def timed(*words: Any, **more: Any) -> Any:
             began = time.perf_counter()
             found = call(*words, **more)
-            into.append(time.perf_counter() - began)
+            if found is not None:  # Tune also asks, thousands of times, while there is nothing to be had
+                into.append(time.perf_counter() - began)
             if into is self.tells and len(into) % self.every == 0:
                 self._mark()
             return found
@@ -68,12 +71,12 @@ class Meter:
 
     def _mark(self) -> None:
         """A line about the last `every` trainings, so that growth is seen, and seen early."""
-        self.marks.append(time.process_time())
-        cpu = 1e3 * (self.marks[-1] - self.marks[-2]) / self.every
+        cpu = 1e3 * (time.process_time() - self.at) / self.every
         facts = {"ended": len(self.tells), "cpu_ms": round(cpu, 1), **self.percentiles(self.every)}
         facts |= {"database_mb": round(size(self.url), 1), "memory_mb": round(memory())}
+        self.marks.append(facts)
         click.echo(json.dumps(facts), err=True)
-        self.marks[-1] = time.process_time()  # what this line cost is not the driver's
+        self.at = time.process_time()  # what this line cost is not the driver's
 
     def percentiles(self, last: int = 0) -> dict[str, float]:
         """Of the wall-clock milliseconds of the `last` asks and tells, or of all."""
@@ -143,8 +146,10 @@ def storage(postgres: bool, folder: Path) -> Iterator[str]:
     if not postgres:
         yield ""
         return
-    from tests.cluster.postgres import server
+    from tests.cluster.postgres import server, why_not
 
+    if reason := why_not():
+        raise click.ClickException(f"--postgres: {reason}")
     with server(folder) as url:
         yield url
 
@@ -158,12 +163,13 @@ def storage(postgres: bool, folder: Path) -> Iterator[str]:
 @click.option("--epochs", default=1, show_default=True, help="Reports of each made-up training.")
 @click.option("--seconds", default=0.0, show_default=True, help="Sleep of each epoch.")
 @click.option("--curves", type=click.Path(path_type=Path, exists=True), help="A table of recorded curves to replay.")
+@click.option("--out", type=click.Path(path_type=Path), default=scaling_page.RESULTS, help="Where its JSON goes.")
 @click.option("--every", default=1000, show_default=True, help="Trainings between two looks at the CPU.")
 def main(
     trials: int, slots: int, sampler: str, through: str, postgres: bool, epochs: int, seconds: float,
-    curves: Path | None, every: int,
+    curves: Path | None, out: Path, every: int,
 ) -> None:  # fmt: skip
-    """Drive one study and print one line of JSON."""
+    """Drive one study, print one line of JSON and keep it."""
     with tempfile.TemporaryDirectory() as folder, storage(postgres, Path(folder)) as url:
         made = planned(Path(folder) / "out", url, trials, slots, sampler)
         before, began, cpu = memory(), time.perf_counter(), time.process_time()
@@ -177,10 +183,13 @@ def main(
             states = {row["state"] for row in study.ledger.trainings()}
             wall, spent = time.perf_counter() - began, time.process_time() - cpu
             facts = {"trials": trials, "slots": slots, "sampler": sampler, "through": through, "states": sorted(states)}
-            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, **meter.percentiles()}
+            facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, "asks": len(meter.asks)}
+            facts |= meter.percentiles()
             facts |= {"seconds": round(wall, 1), "cpu_each_ms": round(1e3 * spent / len(meter.tells), 2)}
             facts |= {"database_mb": round(size(made.request.storage), 1), "memory_mb": round(memory() - before)}
         click.echo(json.dumps(facts))
+        scaling_page.write(out, {**facts, "marks": meter.marks})
+        assert states == {COMPLETE}, f"trainings are {', '.join(sorted(states))}"
 
 
 def memory() -> float:

@@ -161,7 +161,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "absld_search/search/preflight.py": (
-        LIGHT | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"},
+        LIGHT
+        | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"}
+        | {"search.answering"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
@@ -174,16 +176,22 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/wire.py": (set(), set()),
     "absld_search/search/searcher.py": ({"search.queue", "search.ledger", "search.wire"}, {"ray"}),
     "absld_search/search/resources.py": ({"search.plan"}, set()),
+    "absld_search/search/answering.py": ({"words"}, set()),
     "absld_search/search/preparing.py": (
-        {"words", "workloads", "search.plan", "search.resources"}
+        {"words", "workloads", "search.plan", "search.resources", "search.teacher_copies"}
         | {"core.data", "core.teachers", "core.files", "core.teacher_making"},
         {"ray"},
     ),
+    "absld_search/search/teacher_copies.py": (
+        {"workloads", "core.files", "core.store", "core.teachers", "search.sending"},
+        set(),
+    ),
     "absld_search/search/sending.py": ({"words", "core.results", "core.store", "search.ledger", "search.plan"}, set()),
-    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray"}),
+    "absld_search/search/followers.py": ({"core.config", "core.distributed", "core.trial"}, {"ray", "torch"}),
     "absld_search/search/cluster.py": ({"words", "search.plan", "search.processes", "search.resources"}, {"ray"}),
     "absld_search/search/worker.py": (
-        {"words", "core.files", "core.memory", "core.rungs", "core.trial", "core.trainer"}
+        LIGHT
+        | {"core.files", "core.memory", "core.rungs", "core.trial", "core.trainer", "search.teacher_copies"}
         | {"search.resources", "search.followers", "search.sending", "search.wire"},
         {"ray", "torch"},
     ),

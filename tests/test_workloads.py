@@ -152,7 +152,7 @@ def test_other_data_under_the_same_study_are_refused(written: Path, tmp_path: Pa
         storage = sqlite_url(tmp_path / "study.db")
         request = plan.Request("s", "?", "cifar10-micro-smoke", "s", tmp_path, storage, storage, data_dir=str(place))
         with study.held(plan.resolve(request, SearchSpace({"method": "sat"}, {"only": {}}))) as begun:
-            begun._data()
+            begun.inputs.data()
 
     begin(written)
     begin(written)

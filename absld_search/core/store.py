@@ -37,7 +37,7 @@ class Store:
         """Whether it can be written in, by a file that is gone again. Raises: UsageError."""
         try:
             name = f"{self.root}/.{uuid.uuid4().hex}"
-            self._write(name, b"?")
+            self._publish(name, b"?")
             self.fs.delete_file(name)
         except OSError as error:
             said = masked(str(error).splitlines()[0])
@@ -45,30 +45,41 @@ class Store:
 
     def push(self, folder: Path, name: str) -> None:
         """Make `name` in the store what `folder` is. Raises: OSError."""
-        there, here = self._files(name), _own(folder)
+        there, here = self.files(name), _own(folder)
         changed = [path for path in here if there.get(path.name) != path.stat().st_size]
         for path in sorted(changed, key=_order):
-            self._write(f"{self.root}/{name}/{path.name}", path.read_bytes())
+            self.write(f"{name}/{path.name}", path.read_bytes())
         for gone in there.keys() - {path.name for path in here}:
             self.fs.delete_file(f"{self.root}/{name}/{gone}")
 
-    def pull(self, name: str, folder: Path) -> None:
-        """Fetch into `folder` what it lacks of `name` in the store. Raises: OSError."""
-        there = self._files(name)
+    def pull(self, name: str, folder: Path, only: str = "") -> None:
+        """Fetch into `folder` what it lacks of `name` in the store, or the one file that is asked for.
+
+        Raises: OSError.
+        """
+        there = {file: size for file, size in self.files(name).items() if only in ("", file)}
         for file, size in sorted(there.items(), key=lambda item: (item[0] == LAST, item[0])):
             path = folder / file
             known = path.stat().st_size if path.exists() else -1
             if known < size if file == LOG else known != size:
-                with self.fs.open_input_stream(f"{self.root}/{name}/{file}") as stream:
-                    write_atomic(path, stream.read())
+                write_atomic(path, self.read(f"{name}/{file}"))
 
-    def _files(self, name: str) -> dict[str, int]:
-        """{file: bytes} of a folder in the store; nothing where there is none."""
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises: OSError."""
+        with self.fs.open_input_stream(f"{self.root}/{name}") as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file, whole or not at all. Raises: OSError."""
+        self._publish(f"{self.root}/{name}", content)
+
+    def files(self, name: str) -> dict[str, int]:
+        """{file: bytes} of a folder in the store; nothing where there is none. Raises: OSError."""
         chosen = fs.FileSelector(f"{self.root}/{name}", allow_not_found=True)
         found = self.fs.get_file_info(chosen)
         return {each.base_name: each.size for each in found if each.type == fs.FileType.File and _kept(each.base_name)}
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _publish(self, path: str, content: bytes) -> None:
         if self.fs.type_name in PUBLISHED_WHOLE:
             with self.fs.open_output_stream(path) as stream:
                 stream.write(content)

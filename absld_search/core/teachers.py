@@ -119,8 +119,7 @@ def ensure(
 ) -> TeacherFile:
     """The teacher's file, made or measured first where that is missing; of several processes one does it."""
     spec, file = teacher_spec(setting, name), teacher_file(setting, name, folders)
-    file.facts.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file.facts.with_suffix('')}.lock"):
+    with making(file):
         if file.valid():
             return file
         if isinstance(spec, TeacherSpec):
@@ -134,6 +133,12 @@ def ensure(
             model, digest = _read(setting, name, folders)
             file.note(digest, maker.measure(model, spec.floor or 3 / _shape(setting).num_classes))
     return file
+
+
+def making(file: TeacherFile) -> FileLock:
+    """The lock of whoever makes or fetches a teacher on this machine."""
+    file.facts.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{file.facts.with_suffix('')}.lock")
 
 
 def facts(file: TeacherFile) -> dict[str, float | str]:

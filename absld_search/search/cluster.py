@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +19,15 @@ from absld_search.words import UsageError
 
 Node = Mapping[str, float]  # {"CPU": ..., "GPU": ...} of one machine, all of it, used or not
 LOOK_SECONDS = 1.0
+# How often a cluster's head is tried, about 40 s each where it hangs; without a word Ray tries twenty times.
+TRIES = {"RAY_gcs_server_port_wait_time_s": "3"}
 
 
 def join(address: str, more: Mapping[str, Any]) -> None:
     """Start Ray on this machine ("local") or take part in the cluster at `address`. Raises: UsageError."""
     try:
         # This process, whose libraries are loaded, stays as it is.
-        with _own_sigterm(), processes.told(resources.ONE_THREAD):
+        with _own_sigterm(), processes.told({**resources.ONE_THREAD, **_tries(address)}):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UsageError(f"--address {address}: {error}") from None
@@ -32,6 +35,11 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         if "AF_UNIX" not in str(error):
             raise
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+def _tries(address: str) -> Mapping[str, str]:
+    """A Ray that is only being started takes its time, and a person's own word counts."""
+    return {} if address == "local" else {name: os.environ.get(name, TRIES[name]) for name in TRIES}
 
 
 @contextmanager

@@ -226,6 +226,12 @@ class Ledger:
         """Trials whose columns equal what is given, in the order of their numbers."""
         return self._rows(_trials, equal, _trials.c.arm, _trials.c.number)
 
+    def unfinished(self, arm: str) -> int:
+        """How many trials of an arm have not ended. Reads none of them: it is asked when any training ends."""
+        mine = (_trials.c.study == self.study) & (_trials.c.arm == arm) & _trials.c.state.not_in(FINAL)
+        with self.engine.begin() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one())
+
     def trainings(self, **equal: Any) -> list[Row]:
         """Trainings whose columns equal what is given, in the queue's order."""
         return self._rows(_trainings, equal, _trainings.c.position)

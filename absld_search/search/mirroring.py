@@ -26,11 +26,13 @@ from absld_search.search.mlflow_view import SIDES, Shown, class_accuracy, temper
 from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM, JUDGED
 from absld_search.search.tracking import CONFIRMED, Mirror
-from absld_search.words import UsageError, masked
+from absld_search.words import Away, UsageError, masked
 
 FLUSH_SECONDS = 15.0  # between looks at a running training's epochs
 OPEN_SECONDS = 5.0  # for which a start waits to hear that its experiment was deleted
 LOCK_SECONDS = 60.0
+FRONTS_SHARE = 20  # a look at all trials takes no more than one twentieth of the time
+MOMENT = 0.02  # seconds; what takes no longer may be done at every end of a trial
 BUNDLED_BYTES = 64 * 1024**2  # of one file; larger ones stay in the study's folder alone
 STATUS: dict[str, Literal["FINISHED", "FAILED"]] = {
     **dict.fromkeys((COMPLETE, STOPPED, INFEASIBLE), "FINISHED"), FAILED: "FAILED",
@@ -42,8 +44,15 @@ Rows = list[tuple[int, dict[str, float]]]
 class Mirroring:
     """An observer that repeats the ledger to MLflow, in the background."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
-        self.plan, self.ledger, self.say = plan, ledger, say
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        say: Callable[[str], None],
+        fetch: Callable[[str], None] = lambda training: None,
+    ) -> None:
+        """`fetch` brings a training's epoch log, which another machine may write, into the study's folder."""
+        self.plan, self.ledger, self.say, self.fetch = plan, ledger, say, fetch
         tuned = sorted({name for arm in plan.arms for name in arm.tuned})
         artifacts = plan.folder.absolute() / "mlflow-artifacts"
         identity = ledger.fact("identity", uuid.uuid4().hex)
@@ -59,6 +68,7 @@ class Mirroring:
         self.sent: dict[str, float] = {}  # running training -> when its epochs were last sent
         self.background = Background(self._failed, self._told)
         self.opening = self.opened = self.away = False
+        self.fronts_due, self.fronts_old = 0.0, False  # when all trials may be read again; whether they should be
 
     def open(self) -> None:
         """Make or find the experiment, and begin to tell what earlier starts could not.
@@ -86,7 +96,9 @@ class Mirroring:
 
     def trial_done(self, trial: Row) -> None:
         self._ask_trial(trial["trial"])
-        self._ask("fronts", self._fronts)
+        self.fronts_old = True
+        if time.monotonic() >= self.fronts_due:
+            self._ask_fronts()
 
     def catch_up(self) -> None:
         """Have everything in the ledger that MLflow lacks told to it."""
@@ -100,6 +112,8 @@ class Mirroring:
     def close(self, seconds: float) -> bool:
         """Wait until MLflow is up to date, at most `seconds`, and not for a server that is away; whether it is.
         Nothing is told afterwards."""
+        if self.fronts_old:
+            self._ask_fronts()
         done = self.background.drain(seconds)
         self.background.stop()
         if not done:
@@ -138,7 +152,7 @@ class Mirroring:
         for trial in self.ledger.trials():
             if trial["state"] not in FINAL or not self._has_heard(trial["trial"], trial, self._values(trial)):
                 self._ask_trial(trial["trial"])
-        self._ask("fronts", self._fronts)
+        self._ask_fronts()
 
     def _has_heard(self, key: str, row: Row, values: Mapping[str, float] | None = None) -> bool:
         told = row["metrics"] or {} if values is None else values
@@ -212,16 +226,29 @@ class Mirroring:
                 self._ask_trial(trial["trial"])  # its means on test have changed
 
     def _log(self, training: str) -> EpochLog:
+        """Raises: Away, where it lies in a store that is: then this task is tried again, and no end comes before its
+        curve, for what has ended is not asked for again."""
+        self.fetch(training)
         return EpochLog(self.plan.folder / "trainings" / training / "epochs.jsonl")
 
+    def _ask_fronts(self) -> None:
+        self.fronts_old = False
+        self._ask("fronts", self._fronts)
+
     def _fronts(self) -> None:
-        self.mirror.mark_fronts(*front_trials(self.plan, self.ledger.trials()))
+        began = time.monotonic()
+        found = front_trials(self.plan, self.ledger.trials())
+        now = time.monotonic()
+        if now - began > MOMENT:  # of thousands of trials: the driver's own thread waits for this one
+            self.fronts_due = now + FRONTS_SHARE * (now - began)
+        self.mirror.mark_fronts(*found)
 
     def _failed(self, error: Exception) -> None:
         if not self.away and not (self.opening and isinstance(error, UsageError)):  # which `open` raises
             self.away = True
-            said = f"{self._name()} is away; the study goes on, MLflow catches up later: {error}"
-            self.say(masked(said))
+            what = str(error) if isinstance(error, Away) else f"{self._name()} is away"
+            rest = "" if isinstance(error, Away) else f": {error}"
+            self.say(masked(f"{what}; the study goes on, MLflow catches up later{rest}"))
 
     def _told(self) -> None:
         if self.away:

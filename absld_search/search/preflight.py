@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import sqlalchemy as sa
 from absld_search.core import data, datasets, models, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.store import Store
-from absld_search.search import database, resources
+from absld_search.search import answering, database, resources
 from absld_search.search import ledger as ledgers
 from absld_search.search.plan import Arm, Plan, Request
-from absld_search.words import UsageError, masked
+from absld_search.words import Away, UsageError, masked
 
 VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
 ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and Ray's own
@@ -37,10 +36,6 @@ def check(plan: Plan, dry: bool = False) -> None:
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
-
-
-class Away(RuntimeError):
-    """What a study that has begun needs does not answer: it goes on later, and is not refused."""
 
 
 def _check_store(plan: Plan) -> None:
@@ -124,23 +119,12 @@ def _check_device(plan: Plan, dry: bool) -> None:
 
 def _check_cluster(request: Request, dry: bool) -> None:
     assert request.address
-    _check_address(request.address)
+    answering.require(request.address)
     if dry and request.wait_for_nodes:
         return  # what it will have is known once it is asked to grow
     from absld_search.search import cluster  # only now: Ray takes seconds to import, and most refusals don't need it
 
     cluster.look(request)
-
-
-def _check_address(address: str) -> None:
-    """Ray tries for minutes where nothing answers."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdigit():
-        return  # "auto" and the like: Ray knows where to look, and is quick about it
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise UsageError(f"--address {address}: nothing answers there ({error}).") from None
 
 
 def _gpus() -> int:

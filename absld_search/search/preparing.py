@@ -6,7 +6,6 @@ trained once, on the machine that is asked first, and sent to the others: two ma
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,24 +13,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from absld_search.core import data, teachers
-from absld_search.core.files import Folders, write_atomic
+from absld_search.core.files import Folders
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.search import resources
 from absld_search.search.plan import Plan
+from absld_search.search.teacher_copies import Made, read, take_over, trained_here
 from absld_search.words import UsageError
-from absld_search.workloads import TeacherSpec, teacher_spec, workload
-
-
-class Made(NamedTuple):
-    """A teacher: its weights, if they were trained here and not a person's file, and what is noted of them."""
-
-    weights: bytes
-    facts: bytes
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the weights."""
-        return str(json.loads(self.facts)["sha256"])
+from absld_search.workloads import workload
 
 
 class Found(NamedTuple):
@@ -74,30 +62,19 @@ def _asked(plan: Plan, node: Mapping[str, Any], known: Mapping[str, Made]) -> An
 
 
 def _known(plan: Plan) -> dict[str, Made]:
-    """Teachers that were trained on the driver's machine before."""
-    ours = [name for name in plan.teachers() if isinstance(teacher_spec(plan.setting, name), TeacherSpec)]
+    """Trained teachers that the driver's machine has."""
+    ours = [name for name in plan.teachers() if trained_here(plan.setting, name)]
     files = {name: teachers.teacher_file(plan.setting, name, plan.folders) for name in ours}
-    return {name: _read(file, ours=True) for name, file in files.items() if file.valid()}
+    return {name: read(file, weights=True) for name, file in files.items() if file.valid()}
 
 
 def prepare(name: str, names: list[str], device: str, folders: Folders, known: Mapping[str, Made]) -> Found:
     """On one machine: take over the teachers that are `known`, make or measure what is missing."""
     setting, found = workload(name), dict[str, Made]()
     for teacher in names:
-        ours = isinstance(teacher_spec(setting, teacher), TeacherSpec)
+        ours = trained_here(setting, teacher)
         if ours and teacher in known:
-            _take_over(teachers.teacher_file(setting, teacher, folders), known[teacher])
+            take_over(teachers.teacher_file(setting, teacher, folders), known[teacher])
         file = ensure_teacher(setting, teacher, device, lambda line: None, folders)
-        found[teacher] = _read(file, ours)
+        found[teacher] = read(file, weights=ours)
     return Found(data.facts(setting.dataset, setting.split, folders.data), found)
-
-
-def _take_over(file: teachers.TeacherFile, made: Made) -> None:
-    if file.valid() and file.facts.read_bytes() == made.facts:
-        return
-    write_atomic(file.path, made.weights, "teacher")
-    write_atomic(file.facts, made.facts, "teacher")
-
-
-def _read(file: teachers.TeacherFile, ours: bool) -> Made:
-    return Made(file.path.read_bytes() if ours else b"", file.facts.read_bytes())

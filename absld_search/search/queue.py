@@ -63,7 +63,7 @@ class Queue:
         self.idle = False  # nothing was to be had, and nothing has ended since
         self.lost: Counter[str] = Counter()  # trainings that the machine ended in this start
         self.barren: set[str] = set()  # of these those given up since one completed
-        self.told_races: set[str] = set()  # arms whose race is over, and Optuna knows
+        self.settled: dict[str, int] = {}  # arm -> of how many trials its choice was made in this start
         self.paused = ""  # why nothing more is handed out
         self._recover()
 
@@ -95,8 +95,8 @@ class Queue:
     def _forget(self) -> None:
         """Take waiting confirm trainings off the queue that are not asked for now: of a seed too many, or of an arm
         whose search goes on, for it may choose another configuration."""
-        arms = [(arm, self.ledger.trials(arm=arm.name)) for arm in self.plan.arms]
-        chosen = [choice(self.plan, trials) for arm, trials in arms if self._searched(arm, trials)]
+        searched = [arm.name for arm in self.plan.arms if self._searched(arm)]
+        chosen = [choice(self.plan, self.ledger.trials(arm=name)) for name in searched]
         keep = [
             self.plan.config(each["words"], seed).key for each in chosen if each for seed in self.plan.confirm_seeds
         ]
@@ -257,15 +257,15 @@ class Queue:
         hours are spent."""
         if not self.plan.request.race:
             return False
-        for arm in filter(lambda arm: self.costs.allows(arm.name), self.plan.arms):
+        for arm in filter(lambda arm: self.costs.allows(arm.name) and self._searched(arm), self.plan.arms):
             trials = self.ledger.trials(arm=arm.name)
-            if self._searched(arm, trials) and (name := racing.next_contender(self._samples(arm, trials))):
+            if name := racing.next_contender(self._samples(arm, trials)):
                 (trial,) = [trial for trial in trials if trial["trial"] == name]
                 raced = self.ledger.trainings(config=trial["config"], stage=RACE)
                 config = self.plan.config(trial["words"], RACE_SEEDS_FROM + len(raced))
                 self.ledger.add_trainings([job(config, RACE)])
-                self.told_races.clear()
                 self._enter(self.ledger.trainings(training=config.key))
+                self.settled.clear()  # another arm may have this configuration too
                 return True
         return False
 
@@ -273,24 +273,26 @@ class Queue:
         """What the seeds of an arm's complete trials say."""
         return racing.samples(self.plan.objectives, trials, self.ledger.trainings(), JUDGED)
 
-    def _searched(self, arm: Arm, trials: list[Row]) -> bool:
-        return bool(trials) and not self._open(arm) and all(trial["state"] in FINAL for trial in trials)
+    def _searched(self, arm: Arm) -> bool:
+        asked = bool(self.halving[arm.name].trials)
+        return asked and not self._open(arm) and not self.ledger.unfinished(arm.name)
 
     def _confirm(self) -> bool:
         """Queue the fresh seeds of every arm whose search has ended; False when that is done already."""
         before = len(self.ledger.trainings(stage=CONFIRM))
         racing_now = {row["config"] for row in self.ledger.trainings(stage=RACE) if row["state"] not in FINAL}
-        searched = [arm for arm in self.plan.arms if self._searched(arm, self.ledger.trials(arm=arm.name))]
+        searched = [arm for arm in self.plan.arms if self._searched(arm)]
         if self.plan.stopping != "none" and len(searched) < len(self.plan.arms):
             return False  # a rung that arms share can still move a choice
         for arm in searched:
+            if self.settled.get(arm.name) == len(self.halving[arm.name].trials):
+                continue  # nothing has come since, and to look again would read every trial
             trials = self.ledger.trials(arm=arm.name)
             if racing_now & {trial["config"] for trial in trials}:
                 continue
-            if arm.name not in self.told_races:
-                self.settling.race_over(arm.name)
-                self.told_races.add(arm.name)
+            self.settling.race_over(arm.name)
             if chosen := choice(self.plan, trials):
+                self.settled[arm.name] = len(trials)
                 self.ledger.finish_trial(chosen["trial"], confirmed=True)
                 configs = [self.plan.config(chosen["words"], seed, test=True) for seed in self.plan.confirm_seeds]
                 self.ledger.add_trainings([job(config, CONFIRM) for config in configs])

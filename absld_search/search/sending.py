@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from absld_search.core.results import read_result
-from absld_search.core.store import Store
+from absld_search.core.store import LOG, Store
 from absld_search.search.ledger import COMPLETE, Row
 from absld_search.search.plan import Plan
-from absld_search.words import masked
+from absld_search.words import Away, masked
 
 PAUSES = (5.0, 20.0, 60.0)  # seconds between two tries where the store must be reached
-
-
-class Away(OSError):
-    """The store cannot be reached: no machine's fault, and no other would fare better."""
+T = TypeVar("T")
 
 
 class Sending:
@@ -34,13 +32,14 @@ class Sending:
     def __enter__(self) -> Sending:
         """Raises: Away."""
         if self.uri:
-            _patiently(self._pull)
+            patiently(self._pull)
         self.sent = self._checkpoints()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.uri and kind is None:
-            _patiently(self._push)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """A training whose numbers ended it has ended too, and its log says where."""
+        if self.uri and (kind is None or issubclass(kind, ArithmeticError)):
+            patiently(self._push)
 
     def after_epoch(self) -> None:
         """Send what is new, if a checkpoint is."""
@@ -64,8 +63,8 @@ class Sending:
         return {path for folder in self.folders for path in folder.glob("*.pt")}
 
 
-def _patiently(copy: Callable[[], None]) -> None:
-    """Raises: Away, once that has failed for a while."""
+def patiently(copy: Callable[[], T]) -> T:
+    """What `copy` gives. Raises: Away, once that has failed for a while."""
     for pause in (*PAUSES, None):
         try:
             return copy()
@@ -73,6 +72,7 @@ def _patiently(copy: Callable[[], None]) -> None:
             if pause is None:
                 raise Away(masked(f"the store is away ({str(error).splitlines()[0]})")) from error
             time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 class Fetching:
@@ -93,6 +93,16 @@ class Fetching:
         folder = self.plan.folder / "trainings" / training["training"]
         if self.uri and training["state"] == COMPLETE and read_result(folder) is None:
             Store(self.uri).pull(f"{place(self.plan)}/{folder.name}", folder)
+
+    def log(self, training: str) -> None:
+        """What the store has of the epochs of a training that runs elsewhere, or has failed there. Raises: Away."""
+        folder = self.plan.folder / "trainings" / training
+        if not self.uri or read_result(folder) is not None:
+            return
+        try:
+            Store(self.uri).pull(f"{place(self.plan)}/{training}", folder, only=LOG)
+        except OSError as error:
+            raise Away(masked(f"the store is away ({str(error).splitlines()[0]})")) from error
 
     def forget(self, training: str) -> None:
         """What is damaged and gone here is gone in the store too: from there it would be taken for complete again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -17,12 +16,19 @@ import ray
 from ray import tune
 from sqlalchemy.exc import OperationalError
 
-from absld_search.core import data, files, logit_bank, teachers
-from absld_search.core.files import cache_folder
-from absld_search.core.teacher_making import ensure_teacher
-from absld_search.core.views import count as view_count
-from absld_search.search import cluster, interruption, ownership, preparing, processes, resources, sending, tables, wire
-from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, as_json
+from absld_search.core import files
+from absld_search.search import (
+    cluster,
+    interruption,
+    ownership,
+    processes,
+    resources,
+    sending,
+    tables,
+    wire,
+)
+from absld_search.search.inputs import Inputs
+from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
 from absld_search.search.mirroring import Mirroring
 from absld_search.search.plan import Plan
 from absld_search.search.progress import Progress
@@ -33,11 +39,10 @@ from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.sending import Fetching
 from absld_search.search.tabling import Tabling
 from absld_search.search.worker import train
-from absld_search.words import UsageError, masked
+from absld_search.words import Away, UsageError, masked
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
 REPORTS_A_SECOND = 50  # of all trainings together: each costs the driver milliseconds, and decides nothing
-WORTH_A_WORD = 10_000_000  # bytes
 REST_SECONDS = 300.0  # of a cluster's place that has lost a training; others may be better
 CATCH_UP_SECONDS, CLOSING_SECONDS = 600.0, 5.0  # for MLflow at the end of a study, and of one that was interrupted
 
@@ -51,10 +56,11 @@ class Study:
         if plan.request.forked_from:
             self.ledger.fact("forked_from", plan.request.forked_from)
         self.progress = Progress(plan, self.ledger)
-        self.mirroring = Mirroring(plan, self.ledger, self.progress.say)
+        self.fetching = Fetching(plan, self.progress.say)
+        self.mirroring = Mirroring(plan, self.ledger, self.progress.say, self.fetching.log)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
-        self.fetching = Fetching(plan, self.progress.say)
+        self.inputs = Inputs(plan, self.ledger, self.progress.say)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
@@ -63,10 +69,10 @@ class Study:
             self.fetching.training_done(row)  # an earlier driver's, on another machine
         if self.queue.ready():
             tables.write_facts(self.plan, self.ledger)
-            self._data()
+            self.inputs.data()
             self.mirroring.open()
             if not cluster.is_joined(self.plan.request):
-                self._teachers()
+                self.inputs.teachers()
             with self.progress, ray_session(self.plan, self.lease.token, self.stop):
                 self._tune()
             self.tabling.close()
@@ -127,61 +133,11 @@ class Study:
         lost = [row for row in self.ledger.trainings(state=WAITING) if row["training"] in self.queue.given_up()]
         return [f"training {row['training']} is not finished: {row['reason']}" for row in lost]
 
-    def _data(self) -> None:
-        """The data are decoded before Ray starts, and are those that the study began with."""
-        setting, where = self.plan.setting, self.plan.folders.data
-        found = data.facts(setting.dataset, setting.split, where)
-        stored = self.ledger.fact("data", found)
-        if stored != as_json(found):
-            raise UsageError(
-                f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
-            )
-        for line in data.counted(setting.dataset, setting.split, where):
-            self.progress.say(line)
-
-    def _teachers(self) -> None:
-        """Make or measure every teacher before Ray starts, so that no worker waits for another's."""
-        for name in self.plan.teachers():
-            file = ensure_teacher(
-                self.plan.setting, name, self.plan.request.device, self.progress.say, self.plan.folders
-            )
-            self._same_teacher(name, teachers.facts(file))
-        self._say_logits()
-
-    def _machines(self) -> None:
-        """The same for every machine of a cluster: the driver's own may train nothing, and lack the GPU for it."""
-        found = preparing.on_each_node(self.plan, self.progress.say)
-        if as_json(found.data) != self.ledger.known("data"):
-            raise UsageError("--data-dir: the cluster's machines have other data than the driver's.")
-        for name, made in found.teachers.items():
-            self._same_teacher(name, json.loads(made.facts))
-        self._say_logits()
-
-    def _same_teacher(self, name: str, found: dict[str, Any]) -> None:
-        """Raises: UsageError where it is not the study's."""
-        if self.ledger.fact(f"teacher:{name}", found)["sha256"] != found["sha256"]:
-            raise UsageError(
-                f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
-            )
-
-    def _say_logits(self) -> None:
-        """How much disk the teachers' logits come to, where that is worth a word."""
-        plan, names = self.plan, self.plan.teachers()
-        counts = data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)["counts"]
-        assert isinstance(counts, dict)
-        epochs = max(plan.config(arm.words, seed=0).schedule.epochs for arm in plan.arms)
-        streams = len({*plan.search_seeds, *plan.confirm_seeds})
-        views, classes = plan.setting.augmentation, len(counts["train"])
-        size = logit_bank.estimate(sum(counts["train"]), view_count(views), classes, epochs, streams) * len(names)
-        if size >= WORTH_A_WORD:
-            where = cache_folder() / "logits"
-            self.progress.say(f"the teachers' logits come to at most {size / 1e9:.1f} GB in {where}, until deleted")
-
     def _tune(self) -> None:
         """Let Ray Tune train what the queue hands out; where Ray breaks, what was finished is kept."""
         try:
             if cluster.is_joined(self.plan.request):
-                self._machines()
+                self.inputs.of_machines()
             self._fit()
         except UsageError as error:  # of another machine too, which Ray dresses up
             raise UsageError(str(getattr(error, "cause", error))) from None
@@ -197,12 +153,16 @@ class Study:
         shutil.rmtree(scratch, ignore_errors=True)
         bundles = resources.bundles(request)
         where = {"trainings": str(self.plan.folder.absolute() / "trainings"), "folders": asdict(self.plan.folders)}
-        how = {"deterministic": request.deterministic, "store": (request.store, sending.place(self.plan))}
+        how: dict[str, Any] = {
+            "deterministic": request.deterministic,
+            "store": (request.store, sending.place(self.plan)),
+        }
         slots = resources.at_a_time(request, cluster.nodes())
         pace = {
             "report_seconds": slots / REPORTS_A_SECOND,
             "rest_seconds": REST_SECONDS if cluster.is_joined(request) else 0.0,
         }
+        how["teachers"] = {name: facts["sha256"] for name, facts in self.ledger.facts("teacher:").items()}
         trainable = tune.with_parameters(wire.carried(train), bundles=bundles, **pace, **how, **where)
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(bundles, strategy="PACK")),
@@ -285,7 +245,7 @@ def why_stopped(error: BaseException | None) -> str | None:
     for found in chain:
         if isinstance(found, KeyboardInterrupt):  # amid an import Python dresses it up as another error
             return "interrupted"
-        if isinstance(found, ownership.LeaseLost):
+        if isinstance(found, ownership.LeaseLost | Away):
             return str(found)
         if files.is_full(found):
             return f"the disk is full ({str(found).splitlines()[0]}); the last whole checkpoints are kept"

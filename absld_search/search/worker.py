@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from absld_search.core.trial import TrialConfig
 from absld_search.search import wire
 from absld_search.search.followers import group_of
 from absld_search.search.resources import memory_fraction
-from absld_search.search.sending import Away, Sending
-from absld_search.words import UsageError
+from absld_search.search.sending import Sending
+from absld_search.search.teacher_copies import fetch
+from absld_search.words import Away, UsageError
+from absld_search.workloads import workload
 
 SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
+NONE: Mapping[str, str] = {}
 ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
 MACHINE = (OSError, UsageError, torch.distributed.DistError)
 # How torch says, in plain RuntimeErrors, that another process of the training, or the machine's GPU, is not there.
@@ -33,6 +36,7 @@ def train(
     folders: dict[str, str],
     bundles: Sequence[dict[str, float]] = ALONE,
     store: tuple[str, str] = ("", ""),
+    teachers: Mapping[str, str] = NONE,
     report_seconds: float = 0,
     deterministic: bool = False,
     rest_seconds: float = 0,
@@ -42,7 +46,8 @@ def train(
     A failure is reported, not raised; what the machine did (`lost`, a dead worker) is tried again, and where none would
     fare better (`paused`: a full disk, a store that is away) nothing more is begun.
     At most one epoch in `report_seconds` is reported, for a driver has thousands of trainings to listen to.
-    `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one.
+    `store`: the URI and the folder in it where trainings are fetched from and sent to, if there is one. `teachers`:
+    {name: sha256} of those that the study began with, which a machine that has joined it fetches from there.
     `rest_seconds`: how long the place of a lost training stays taken; a broken machine, which loses each within
     seconds, would otherwise be handed all the others too.
     """
@@ -57,6 +62,8 @@ def train(
     began, notes = time.monotonic(), list[str]()
     folders_of_it = dict.fromkeys([place / whole.key, place / config.key])  # a branch's trunk is gone on with elsewhere
     try:
+        for name in set(config.teacher_names.values()):
+            fetch(store[0], workload(config.workload), name, config.folders, teachers.get(name, ""))
         with Sending(*store, [*folders_of_it], notes.append) as sending, group_of(words, place, bundles) as group:
             report = Reports(notes, sending, report_seconds)
             metrics = rungs.run_rung(whole, budget, place, report, seconds, notes.append, group)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def until(environment: dict[str, str], job: str, *wanted: str) -> dict[str, str]
         if facts["JobState"] in wanted:
             return facts
         assert time.monotonic() < deadline, facts
-        if facts["JobState"] == "PENDING":  # Slurm lets a requeued job wait for two minutes
+        # Slurm lets a requeued job wait for two minutes, in which what is left of its last run ends.
+        if facts["JobState"] == "PENDING" and said(environment, "sinfo", "-h", "-o", "%t").strip() == "idle":
             subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=environment)
         time.sleep(0.5)
 
@@ -88,7 +90,9 @@ def test_an_interrupted_job_is_requeued_and_goes_on(cluster: dict[str, str], tmp
     job = submitted(cluster, tmp_path)
     said(cluster, "scancel", "--signal=TERM", "--batch", job)
     ended = until(cluster, job, "FAILED", "COMPLETED", "CANCELLED")
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "3:0", "2"), (
+        tmp_path / "log"
+    ).read_text()
     lines = (tmp_path / "calls").read_text().splitlines()
     drivers = [line.split() for line in lines if "-m absld_search.run" in line]
     assert [line[0] for line in drivers] == ["0", "1", "2"], "the same command, three times"
@@ -111,6 +115,63 @@ def test_a_cancelled_job_is_not_requeued(cluster: dict[str, str], tmp_path: Path
     assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
     assert "requeued" not in (tmp_path / "log").read_text()
     assert (tmp_path / "calls").read_text().count("-m absld_search.run") == 1
+
+
+# Stand-ins for Slurm's commands, as they behave while the last run of a requeued job is still ending.
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do shift; done
+turn() { echo >> "$PLACE/$1"; (($(wc -l < "$PLACE/$1") > $2)); }
+if [[ $1 == hostname ]]; then
+  turn steps 2 || { echo "srun: error: Unable to create step" >&2; exit 1; }
+  echo "127.0.0.1 10.0.0.1"
+else
+  turn heads 1 || { echo "the port is taken" >&2; exit 1; }
+  exec "$@"
+fi
+"""
+SCONTROL = """#!/usr/bin/env bash
+[[ $1 == show ]] && { echo one; exit; }
+echo "$*" >> "$PLACE/requeued"
+(($(wc -l < "$PLACE/requeued") > 1)) || { echo "Job can not be altered now, try again later" >&2; exit 1; }
+kill -TERM "$PPID"  # Slurm ends the script
+"""
+
+
+@pytest.mark.parametrize(("run", "code", "asked"), [("1", -15, 2), ("2", 3, 0)])
+def test_what_is_left_of_the_last_run_is_waited_for(tmp_path: Path, run: str, code: int, asked: int) -> None:
+    """Steps that Slurm does not start yet, a port that is still taken, a requeue that comes too soon."""
+    for name, text in {
+        "python": PYTHON,
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+        "squeue": "#!/bin/sh\necho RUNNING\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(tmp_path)}
+    environment |= {"ABSLD_PYTHON": str(tmp_path / "python"), "CALLS": str(tmp_path / "calls")}
+    environment |= {"SLURM_JOB_NODELIST": "one", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": run}
+    words = ["bash", str(ROOT / "deploy/slurm.sh"), "absld", "--trials", "9"]
+    found = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert found.returncode == code, found.stderr
+    lines = (tmp_path / "calls").read_text().splitlines()
+    assert [line.split()[3:] for line in lines if "absld_search.run" in line] == [
+        ["-m", "absld_search.run", "absld", "--trials", "9", "--address", "127.0.0.1:6379"]
+    ]
+    assert len((tmp_path / "heads").read_text().splitlines()) == 2, "the head that found its port taken, and the next"
+    requeued = (tmp_path / "requeued").read_text().splitlines() if asked else []
+    assert requeued == ["requeue 7"] * asked
+    assert not any("sleep 600" in each for each in commands(environment["CALLS"])), "Ray's nodes have ended"
+
+
+def commands(calls: str) -> list[str]:
+    """What runs of those that were told where to note their calls."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"CALLS={calls}".encode() in (place / "environ").read_bytes().split(b"\0"):
+                found.append((place / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 def test_the_launchers_file_is_what_ray_takes() -> None:

@@ -66,7 +66,7 @@ def drive(folder: Path, words: dict[str, Any], wanted: int) -> None:
     studies.train = partial(together, place=str(folder / "place"), wanted=wanted)
     with studies.held(made) as study:
         study.mirroring = Silent()  # type: ignore[assignment]
-        study._data()
+        study.inputs.data()
         with ray_session(made, study.lease.token, study.stop):
             study._tune()
         assert {row["state"] for row in study.ledger.trainings()} == {"COMPLETE"}

@@ -35,7 +35,7 @@ def test_a_lost_machine_costs_no_training(postgresql: str, tmp_path: Path, monke
         found = CliRunner().invoke(run.main, [*words, "--out", str(tmp_path / "other")])
         assert found.exit_code == 0, found.output
         after = results.load(tmp_path / "other" / NAME)
-        assert Store(uri)._files(f"{NAME}/results") and Store(uri)._files(f"{NAME}/report")
+        assert Store(uri).files(f"{NAME}/results") and Store(uri).files(f"{NAME}/report")
     rows = Ledger(postgresql, NAME).trainings()
     assert {row["training"]: row["attempts"] for row in rows} == trained and {row["state"] for row in rows} == {
         COMPLETE

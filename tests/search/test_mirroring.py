@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from absld_search import ui
 from absld_search.core.records import EpochLog
+from absld_search.core.store import Store
 from absld_search.search import background, mirroring, palette, wire
 from absld_search.search.choices import front_trials
 from absld_search.search.ledger import COMPLETE, Ledger, Row
@@ -26,8 +28,10 @@ from absld_search.search.mirroring import Mirroring
 from absld_search.search.mlflow_view import Shown
 from absld_search.search.queue import Queue
 from absld_search.search.searcher import LedgerSearcher
+from absld_search.search.sending import Fetching
 from absld_search.search.tracking import Mirror, store_uri
 from absld_search.words import UsageError
+from tests.cluster import objects
 from tests.search.requests import plan, pretend
 from tests.search.test_queue import open_queue
 
@@ -121,6 +125,69 @@ def test_a_trial_carries_its_objectives_curves_and_test_means(tmp_path: Path) ->
     assert "| robust\\_cvar |" in run.data.tags["mlflow.note.content"]
     assert "**Does it?**" in experiment.tags["mlflow.note.content"]
     assert "viewStateShareKey=failures" in experiment.tags["mlflow.note.content"]
+
+
+def test_curves_of_other_machines_come_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a training runs, when it has failed, and once a store that was away at its end is back."""
+    for name, value in objects.KEYS.items():
+        monkeypatch.setenv(name, value)
+    uri, said = f"file://{tmp_path}/store", list[str]()
+    made = plan(tmp_path, store=uri, trials=2, seeds=1)
+    queue = open_queue(made)
+    watching = Mirroring(made, queue.ledger, said.append, Fetching(made, said.append).log)
+    searcher = LedgerSearcher(queue, watching, print)
+    watching.open()
+
+    def begun(name: str) -> str:
+        asked = searcher.suggest(name)
+        assert isinstance(asked, dict)
+        key = str(wire.unpacked(asked)["training"])
+        EpochLog(tmp_path / "elsewhere" / key / "epochs.jsonl").append(1, {"robust_accuracy": 0.1})
+        Store(uri).push(tmp_path / "elsewhere" / key, f"{made.request.study}/trainings/{key}")
+        searcher.on_trial_result(name, wire.packed(epoch=1, metrics={}))
+        return key
+
+    runs_on, fails = begun("0"), begun("1")
+    searcher.on_trial_complete("1", wire.packed(failed="nonfinite:loss@2", epochs=1, seconds=0.0))
+    assert watching.background.drain(LONG), said
+    assert curve(tmp_path, runs_on) == curve(tmp_path, fails) == [(1, 0.1)]
+    away = "s3://bucket/store?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"  # nobody listens there
+    watching.fetch = Fetching(plan(tmp_path, store=away, trials=2, seeds=1), said.append).log
+    late = begun("2")
+    searcher.on_trial_complete("2", wire.packed(failed="nonfinite:loss@2", epochs=1, seconds=0.0))
+    assert not watching.close(LONG)
+    assert "the store is away" in said[0] and "MLflow catches up later" in said[0]
+    shutil.rmtree(made.folder / "trainings")
+    again = Mirroring(made, queue.ledger, said.append, Fetching(made, said.append).log)
+    again.catch_up()
+    assert again.close(LONG), said
+    assert curve(tmp_path, late) == [(1, 0.1)]
+
+
+def test_fronts_of_thousands_are_looked_at_seldom_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a look took a second: no other follows it while this study runs, and the last word is true."""
+    monkeypatch.setattr(mirroring, "MOMENT", -1.0)
+    monkeypatch.setattr(mirroring, "FRONTS_SHARE", 1e9)
+    looks: list[int] = []
+    monkeypatch.setattr(mirroring, "front_trials", lambda *words: looks.append(1) or front_trials(*words))
+    made = plan(tmp_path)
+    queue = open_queue(made)
+    watching = Mirroring(made, queue.ledger, print)
+    study(queue, watching, lambda number: bool(watching.background.drain(LONG)))
+    assert len(looks) == 1
+    assert watching.close(LONG) and len(looks) == 2
+    joint, per_arm = front_trials(queue.plan, queue.ledger.trials())
+    assert runs(tmp_path, "tags.pareto = 'true'") == joint
+    assert runs(tmp_path, "tags.pareto_arm = 'true'") == per_arm
+
+
+def curve(out: Path, training: str) -> list[tuple[int, float]]:
+    client = MlflowClient(store_uri(out))
+    experiment = client.get_experiment_by_name("study")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`absld.key` = '{training}'")
+    return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "robust_accuracy")]
 
 
 def test_a_failed_trial_is_failed_in_mlflow_and_has_no_metric(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -431,6 +432,24 @@ def test_more_trials_come_before_the_seeds_of_a_choice_that_may_change(tmp_path:
 def test_nothing_answers_at_the_address(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--address 127.0.0.1:1: nothing answers there"):
         check(plan(tmp_path, address="127.0.0.1:1"))
+
+
+def test_the_end_of_a_training_does_not_read_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while the last of a search run, when nothing can be asked any more, and once for each arm's choice."""
+    queue = open_queue(plan(tmp_path, trials=6, seeds=3))
+    looks: list[dict[str, Any]] = []
+    trials = queue.ledger.trials
+    monkeypatch.setattr(queue.ledger, "trials", lambda **equal: looks.append(equal) or trials(**equal))
+    taken = []
+    while row := queue.take():
+        taken.append(row)
+    while taken or (row := queue.take()):
+        row = taken.pop() if taken else row
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+        queue.ready()
+    whole = [equal for equal in looks if not {"trial", "config"} & equal.keys()]
+    assert sorted(equal["arm"] for equal in whole) == ["dual", "rslad"]
+    assert len(queue.ledger.trainings(stage="confirm", state=COMPLETE)) == 6
 
 
 def test_who_asks_again_while_nothing_has_ended_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

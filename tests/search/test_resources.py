@@ -23,6 +23,7 @@ from absld_search.search.ray_session import ray_session
 from absld_search.words import UsageError
 from absld_search.workloads import WORKLOADS
 from tests.search.requests import plan, request
+from tests.search.test_bounds import SETTINGS, server
 
 ROOT = Path(__file__).parents[2]
 TERMINATED = """
@@ -154,8 +155,7 @@ def test_a_growing_cluster_gets_its_time_and_is_asked(tmp_path: Path, monkeypatc
     with pytest.raises(UsageError, match="16 CPUs, 0 GPUs"):
         cluster.require(request(tmp_path, gpus_per_trial=1))
     monkeypatch.setattr(cluster, "look", lambda request: pytest.fail("a dry run makes no cluster grow"))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with server(SETTINGS) as address:
         preflight.check(plan(tmp_path, address=address, gpus_per_trial=1, wait_for_nodes=600), dry=True)
     growing = request(tmp_path, wait_for_nodes=600, max_concurrent=40)
     assert resources.at_a_time(growing, [BARE]) == 40

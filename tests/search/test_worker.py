@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from absld_search.core.records import EpochLog
+from absld_search.core.store import Store
 from absld_search.search import sending, wire, worker
 from absld_search.search.ledger import WAITING
 from absld_search.search.searcher import LedgerSearcher
@@ -77,3 +79,15 @@ BLAMED = [
 @pytest.mark.parametrize(("error", "expected"), BLAMED, ids=[str(error)[:30] for error, _ in BLAMED])
 def test_what_would_repeat_itself_elsewhere_is_the_configurations(error: Exception, expected: str) -> None:
     assert list(worker._blamed(error)) == [expected]
+
+
+def test_a_training_that_its_numbers_ended_leaves_its_log_in_the_store(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", Store(f"file://{tmp_path}/store")
+    with pytest.raises(ArithmeticError), sending.Sending(there.uri, "trainings", [here], print):
+        EpochLog(here / "epochs.jsonl").append(1, {"loss": 0.5})
+        raise ArithmeticError("nonfinite:loss@2")
+    with pytest.raises(OSError), sending.Sending(there.uri, "trainings", [here], print):
+        EpochLog(here / "epochs.jsonl").append(2, {"loss": 0.5})
+        raise OSError("the machine is not well")
+    there.pull("trainings/here", tmp_path / "driver")
+    assert list(EpochLog(tmp_path / "driver" / "epochs.jsonl").read()) == [1]

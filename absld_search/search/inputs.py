@@ -1,0 +1,87 @@
+"""What a study is made of: its data and its teachers, the same on every machine and at every start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from absld_search.core import data, logit_bank, teachers
+from absld_search.core.files import cache_folder
+from absld_search.core.teacher_making import ensure_teacher
+from absld_search.core.views import count as view_count
+from absld_search.search import preparing, teacher_copies
+from absld_search.search.ledger import Ledger, as_json
+from absld_search.search.plan import Plan
+from absld_search.words import UsageError
+
+WORTH_A_WORD = 10_000_000  # bytes
+
+
+class Inputs:
+    """Has them made, fetched and compared with those in the ledger, which an earlier start has put there."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.plan, self.ledger, self.say = plan, ledger, say
+
+    def data(self) -> None:
+        """The data are decoded before Ray starts, and are those that the study began with."""
+        setting, where = self.plan.setting, self.plan.folders.data
+        found = data.facts(setting.dataset, setting.split, where)
+        stored = self.ledger.fact("data", found)
+        if stored != as_json(found):
+            raise UsageError(
+                f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
+            )
+        for line in data.counted(setting.dataset, setting.split, where):
+            self.say(line)
+
+    def teachers(self) -> None:
+        """Make or measure every teacher before Ray starts, so that no worker waits for another's."""
+        plan = self.plan
+        self._fetch()
+        for name in plan.teachers():
+            file = ensure_teacher(plan.setting, name, plan.request.device, self.say, plan.folders)
+            self._same(name, teachers.facts(file))
+            self._keep(name, teacher_copies.read(file, weights=teacher_copies.trained_here(plan.setting, name)))
+        self._say_logits()
+
+    def _fetch(self) -> None:
+        """Those that the store has, into this machine's cache; of several by one recipe the study's own."""
+        for name in self.plan.teachers():
+            digest = (self.ledger.known(f"teacher:{name}") or {"sha256": ""})["sha256"]
+            teacher_copies.fetch(self.plan.request.store, self.plan.setting, name, self.plan.folders, digest)
+
+    def _keep(self, name: str, made: teacher_copies.Made) -> None:
+        teacher_copies.keep(self.plan.request.store, self.plan.setting, name, self.plan.folders, made)
+
+    def of_machines(self) -> None:
+        """The same for every machine of a cluster: the driver's own may train nothing, and lack the GPU for it."""
+        self._fetch()
+        found = preparing.on_each_node(self.plan, self.say)
+        if as_json(found.data) != self.ledger.known("data"):
+            raise UsageError("--data-dir: the cluster's machines have other data than the driver's.")
+        for name, made in found.teachers.items():
+            self._same(name, json.loads(made.facts))
+            self._keep(name, made)
+        self._say_logits()
+
+    def _same(self, name: str, found: dict[str, Any]) -> None:
+        """Raises: UsageError where it is not the study's."""
+        if self.ledger.fact(f"teacher:{name}", found)["sha256"] != found["sha256"]:
+            raise UsageError(
+                f"teacher {name} is another than the one that study {self.plan.request.study!r} began with."
+            )
+
+    def _say_logits(self) -> None:
+        """How much disk the teachers' logits come to, where that is worth a word."""
+        plan, names = self.plan, self.plan.teachers()
+        counts = data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)["counts"]
+        assert isinstance(counts, dict)
+        epochs = max(plan.config(arm.words, seed=0).schedule.epochs for arm in plan.arms)
+        streams = len({*plan.search_seeds, *plan.confirm_seeds})
+        views, classes = plan.setting.augmentation, len(counts["train"])
+        size = logit_bank.estimate(sum(counts["train"]), view_count(views), classes, epochs, streams) * len(names)
+        if size >= WORTH_A_WORD:
+            where = cache_folder() / "logits"
+            self.say(f"the teachers' logits come to at most {size / 1e9:.1f} GB in {where}, until deleted")
