@@ -290,7 +290,7 @@ class Queue:
             trials = self.ledger.trials(arm=arm.name)
             if racing_now & {trial["config"] for trial in trials}:
                 continue
-            self.settling.race_over(arm.name)
+            self.settling.race_over(arm.name, trials)
             if chosen := choice(self.plan, trials):
                 self.settled[arm.name] = len(trials)
                 self.ledger.finish_trial(chosen["trial"], confirmed=True)

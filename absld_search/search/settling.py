@@ -83,10 +83,10 @@ class Settling:
         else:
             study.tell(trial["number"], values, {**found, **({BUDGET: 0.0} if halving.on else {})})
 
-    def race_over(self, arm: str) -> None:
+    def race_over(self, arm: str, trials: list[Row]) -> None:
         """Tell Optuna what the race of an arm has made of its trials: once, for each telling is a trial there."""
         raced = {row["config"] for row in self.ledger.trainings(stage=RACE)}
-        for trial in self.ledger.trials(arm=arm):
+        for trial in trials:
             if trial["config"] in raced and trial["objectives"]:
                 rows = [row for row in self.rows(trial) if row["stage"] in JUDGED and row["state"] == COMPLETE]
                 found = constraints.violations(self.plan.constraints, _means([row["metrics"] for row in rows]))
