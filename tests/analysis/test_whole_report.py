@@ -364,7 +364,19 @@ def test_two_arms_can_be_compared_alone(study, printed, capsys):
 def test_an_arm_that_is_none_is_refused(study, capsys, arms):
     assert report.main([str(study), "--compare", *arms]) == 2
     message = capsys.readouterr().err
-    assert "shared" in message or "two different arms" in message
+    assert message.startswith(f"error: --compare arm {arms[1]!r}")
+    assert "Did you mean 'shared'?" in message or "named twice" in message
+    assert not (study / "report" / f"compare-{'-'.join(arms)}").exists()
+
+
+def test_two_arms_say_how_many_trainings_are_theirs_and_print_their_difference(study, printed, capsys):
+    assert report.main([str(study), "--compare", "shared", "product", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    pair = choosing.compared(results.load(study), ["shared", "product"])
+    assert [(row["arm"], row["against"]) for row in rows] == [("product", "shared")] * len(pair.comparisons)
+    assert [float(row["mean"]) for row in rows] == [one.mean for one in pair.comparisons]
+    whole = answer(results.load(study)).headline.trainings
+    assert f"all {whole} confirm trainings of the study, {2 * whole // 3} of which are compared here" in pair.sentence
 
 
 def test_several_studies_are_reported_as_one(study, tmp_path, capsys):
