@@ -31,6 +31,7 @@ class Progress:
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
+        self.slots = 1  # the most trainings that have run at a time
         self.names: dict[str, str] = {}
         self.gpus, self.planned = Watched(), planned(plan)
         self.console = Console(file=sys.stdout)
@@ -51,10 +52,18 @@ class Progress:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
 
+    def resumed(self, more: bool) -> None:
+        """First of all, what is there already; nothing where the study begins. `more`: whether anything is left."""
+        found = self.now(with_front=False)
+        if found.done:
+            of, goes_on = (found.total, "continuing") if more else (found.done, "nothing is left to train")
+            self.say(f"{found.done} of {of} trainings are done, {goes_on}")
+
     def started(self, training: Row) -> None:
         (trial, *_) = self.ledger.trials(config=training["config"])
         self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
+        self.slots = max(self.slots, len(self.epochs))
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
         self.epochs[training] = number
@@ -79,7 +88,7 @@ class Progress:
         """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
         rows = (self.ledger.trials(), self.ledger.trainings())
         objectives = self.plan.objectives if with_front else {}
-        return standing.standing(*rows, objectives, self.planned, self.epochs)
+        return standing.standing(*rows, objectives, self.planned, self.epochs, slots=self.slots)
 
     def __rich__(self) -> Group:
         found = self._lately(READ_SECONDS)

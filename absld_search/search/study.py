@@ -59,9 +59,11 @@ class Study:
 
     def run(self) -> int:
         """Do what is left; the exit code."""
+        more = self.queue.ready()
+        self.progress.resumed(more)
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
-        if self.queue.ready():
+        if more:
             tables.write_facts(self.plan, self.ledger)
             self._data()
             self.mirroring.open()
@@ -79,6 +81,7 @@ class Study:
         states = {row["state"] for row in self.ledger.trainings()}
         if states & {WAITING, RUNNING}:
             return INTERRUPTED
+        tables.write_facts(self.plan, self.ledger, ended=True)
         return FAILED_SOME if FAILED in states else DONE
 
     def _all_here(self) -> bool:
