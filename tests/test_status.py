@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from absld_search import status
-from absld_search.search import gpu_use, ownership
+from absld_search.search import gpu_use, ownership, tables
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, sqlite_url
 from absld_search.search.progress import Progress, planned
 from absld_search.search.queue import Queue
@@ -129,6 +129,13 @@ def test_a_finished_study_has_nothing_left(study: Path) -> None:
     found = told(study)
     assert found["standing"]["done"] == found["standing"]["total"] == 7 + 4 * 2 and not found["driver"]
     assert "nothing left" in lines(look(study).standing)[0]
+
+
+def test_a_study_that_has_ended_planned_what_it_has(half_done: Path) -> None:
+    """Arms that share a configuration or have failed leave fewer trainings than were counted on: not for ever."""
+    asked = plan(half_done.parent)
+    tables.write_facts(asked, Ledger(asked.request.storage, asked.request.study), ended=True)
+    assert told(half_done)["standing"]["stages"] == {"search": [4, 5]}
 
 
 def digest(path: Path) -> str:
