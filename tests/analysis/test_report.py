@@ -215,6 +215,14 @@ def test_the_table_fits_a_terminal(tmp_path):
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_the_table_names_every_trial_whole(study, found):
+    """A name that is cut can't be pasted into `export --pick id:NAME`."""
+    text = report.table(found)
+    assert "…" not in text
+    for row in found.rows:
+        assert re.search(rf"(^| ){re.escape(row.trial)}( |,|$)", text, re.MULTILINE), row.trial
+
+
 class _Page(HTMLParser):
     """Collects tags and addresses; HTML that a browser would have to guess about fails."""
 
