@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from absld_search import status
 from absld_search.search import gpu_use, ownership, tables
@@ -89,6 +90,19 @@ def test_what_a_dead_driver_left_is_interrupted_and_what_a_living_one_has_runs(h
     alive = CliRunner().invoke(status.main, [str(half_done)]).stdout
     lease.release()
     assert "4/9 trainings, 1 running" in alive and "interrupted" not in alive and "not finished" not in alive
+
+
+def test_what_passes_is_one_line_on_a_terminal_and_rare_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = plan(tmp_path)
+    progress = Progress(asked, Ledger(asked.request.storage, asked.request.study))
+    for number in range(3):
+        progress.passing(f"epoch {number}")
+    assert capsys.readouterr().out == "epoch 0\n", "not one a second in a log"
+    progress.console = Console(file=sys.stdout, force_terminal=True, width=40)
+    progress.passing("epoch 3, a line that is longer than the terminal is wide")
+    assert capsys.readouterr().out.count("\n") == 0
 
 
 def test_a_study_that_goes_on_says_first_what_is_done(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:

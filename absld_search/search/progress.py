@@ -22,6 +22,7 @@ from absld_search.search.queue import CONFIRM
 READ_SECONDS = 1.0  # between two looks at the ledger while the live display is drawn
 READING_SHARE = 0.05  # of the driver's time, at most, for looks that take longer than a moment
 MOMENT = 0.02  # seconds
+PASSING_SECONDS = 10.0  # between two lines of what passes, in a file
 
 
 class Progress:
@@ -31,6 +32,7 @@ class Progress:
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
+        self.passing_due = 0.0
         self.slots = 1  # the most trainings that have run at a time
         self.names: dict[str, str] = {}
         self.gpus, self.planned = Watched(), planned(plan)
@@ -51,6 +53,15 @@ class Progress:
         """A line that stays."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
+
+    def passing(self, line: str) -> None:
+        """A line that the next one replaces, on a terminal; elsewhere one now and then that stays."""
+        if self.console.is_terminal:
+            width = self.console.width - 1
+            self.console.print(line[:width].ljust(width), markup=False, highlight=False, end="\r")
+        elif line and time.monotonic() >= self.passing_due:
+            self.passing_due = time.monotonic() + PASSING_SECONDS
+            self.say(line)
 
     def resumed(self, more: bool) -> None:
         """First of all, what is there already; nothing where the study begins. `more`: whether anything is left."""

@@ -145,9 +145,9 @@ class Study:
     def _teachers(self) -> None:
         """Make or measure every teacher before Ray starts, so that no worker waits for another's."""
         for name in self.plan.teachers():
-            file = ensure_teacher(
-                self.plan.setting, name, self.plan.request.device, self.progress.say, self.plan.folders
-            )
+            told = (self.progress.say, self.plan.folders, self.progress.passing)
+            file = ensure_teacher(self.plan.setting, name, self.plan.request.device, *told)
+            self.progress.passing("")
             self._same_teacher(name, teachers.facts(file))
         self._say_logits()
 
