@@ -77,10 +77,23 @@ def temperatures(tables: Tables) -> Figure | None:
         for axes, (arm, side) in zip(grid, [(a, s) for a in curves for s in sides], strict=True):
             _draw_temperatures(axes, tables, curves[arm].get(side, {}), order, colours)
             axes.set_title(f"{arm}, {'adversarial' if side == 'adv' else side} labels")
+            if side not in curves[arm]:
+                axes.text(
+                    0.5, 0.5, _why_none(tables, arm), transform=axes.transAxes, ha="center", va="center", fontsize=9
+                )
         figure.supxlabel("epoch", fontsize=10)
-        figure.supylabel("class temperature (no unit, log scale; dashed: bounds)", fontsize=10)
+        label = "class temperature (no unit, log scale; dashed: bounds)"
+        figure.supylabel(label if len(curves) > 2 else label.replace(", log", ",\nlog"), fontsize=10)
         _class_scale(figure, grid, tables, order, colours)
         return figure
+
+
+def _why_none(tables: Tables, arm: str) -> str:
+    """What stands in a panel without curves."""
+    words = {**tables.facts.get("fixed", {}), **tables.facts.get("arm_words", {}).get(arm, {})}
+    if words.get("coupling") == "shared":
+        return "the same as for\nadversarial labels"
+    return "no temperatures here"
 
 
 def _attacked(tables: Tables) -> dict[str, list[Seed]]:

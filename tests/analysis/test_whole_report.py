@@ -275,6 +275,7 @@ def test_latex_compiles_or_at_least_is_well_formed(tmp_path):
     tables = loading.load(folder)
     found = answer(tables)
     text = latex.latex(found, contents(tables, found))
+    assert text.count(r"\begin{tabular}") == text.count(latex.FIT), "each is as wide as the text at most"
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") >= 6
     well_formed(text)
     compiled(text, tmp_path / "made")
@@ -301,7 +302,7 @@ def compiled(text, folder):
     if program is None:
         return
     folder.mkdir()
-    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (folder / "t.tex").write_text(f"{head}{text}\n\\end{{document}}\n")
     made = subprocess.run([program, "t.tex"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert made.returncode == 0 and (folder / "t.pdf").exists(), made.stdout[-2000:] + made.stderr[-2000:]
