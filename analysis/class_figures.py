@@ -122,7 +122,7 @@ def _bars_title(seeds: dict[str, list[Seed]]) -> str:
     images = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     numbers = sorted({len(found) for found in seeds.values()})
     span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    return f"Robust accuracy by class: mean and sd over {span} seeds, {images} test images per class"
+    return f"Mean and sd over {span} seeds, {images} test images per class"
 
 
 def _cut_note(tables: Tables, order: NDArray[np.int64]) -> str:

@@ -46,7 +46,7 @@ def spending(tables: Tables) -> Figure | None:
         volume.set_ylabel(f"hypervolume (from {corner})")
         best.set_ylabel(f"best {axis_label(tables, first)}")
         for axes in (volume, best):
-            axes.set_xlabel(f"{unit} of training in the search")
+            axes.set_xlabel(f"{unit} of training")
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would touch in half the width
         legend_below(figure, 4)

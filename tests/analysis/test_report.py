@@ -333,6 +333,13 @@ def inside(figure, text):
     return whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
 
 
+def test_no_title_and_no_label_is_cut(study):
+    for name, figure in figures.drawn(results.load(study)).items():
+        for axes in figure.axes:
+            for text in (axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+                assert not text.get_text() or inside(figure, text), (name, text.get_text())
+
+
 @pytest.mark.parametrize("arms", [1, 2, 4])
 def test_no_label_of_the_temperatures_is_cut(tmp_path, arms):
     folder = write_study(tmp_path / "s", {f"a{n}": 0.0 for n in range(arms)}, seeds=2, trials=2)
@@ -344,7 +351,7 @@ def test_no_label_of_the_temperatures_is_cut(tmp_path, arms):
 def test_an_arm_with_one_set_of_temperatures_says_so_in_the_panel_of_the_other(study):
     facts = {**results.read_facts(study), "arm_words": {"shared": {"coupling": "shared"}}}
     tables = results.load(study)._replace(facts=facts)
-    clean = pc.starts_with(tables.epochs["name"], "temperature_clean")
+    clean = pc.starts_with(tables.epochs["metric"], "temperature_clean")
     of_arm = {row["training"] for row in confirm_trainings(tables, "shared")}
     theirs = pc.is_in(tables.epochs["training"], value_set=pa.array(sorted(of_arm)))
     figure = figures.temperatures(tables._replace(epochs=tables.epochs.filter(pc.invert(pc.and_(clean, theirs)))))
