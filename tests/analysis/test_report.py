@@ -355,7 +355,7 @@ def test_an_arm_with_one_set_of_temperatures_says_so_in_the_panel_of_the_other(s
     of_arm = {row["training"] for row in confirm_trainings(tables, "shared")}
     theirs = pc.is_in(tables.epochs["training"], value_set=pa.array(sorted(of_arm)))
     figure = figures.temperatures(tables._replace(epochs=tables.epochs.filter(pc.invert(pc.and_(clean, theirs)))))
-    said = {axes.get_title(): [text.get_text() for text in axes.texts] for axes in figure.axes}
+    said = {axes.get_title(loc="left"): [text.get_text() for text in axes.texts] for axes in figure.axes}
     assert said["shared, clean labels"] == ["the same as for\nadversarial labels"]
     assert not said["dual, clean labels"] and not said["shared, adversarial labels"]
 
