@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -87,8 +88,13 @@ def _known(out: Path, head: Mapping[str, Any], names: tuple[str, ...]) -> dict[s
         return dict(found)
     raise UsageError(
         f"--out: {out} holds another evaluation ({found.get('split')}, {', '.join(found.get('attacks', ()))}); "
-        "name another folder with --out."
+        f"it stays as it is. Name another folder, as --out {_free(out)}."
     )
+
+
+def _free(out: Path) -> Path:
+    """The first of OUT-2, OUT-3, ... that is not there."""
+    return next(place for n in itertools.count(2) if not (place := out.with_name(f"{out.name}-{n}")).exists())
 
 
 def network(path: Path, name: str, num_classes: int, channels: int, size: int, dataset: str) -> tuple[nn.Module, str]:

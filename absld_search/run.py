@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from absld_search import catalog, endings, top_level
-from absld_search.words import Away, UsageError, checked_name, masked, pair
+from absld_search.words import Away, UsageError, checked_name, masked, pair, require_known
 from absld_search.workloads import SMOKE, WORKLOADS, needs
 from absld_search.workloads import workload as named
 
@@ -94,6 +94,7 @@ def _main(
     if name is None:
         raise UsageError(f"NAME is missing. Known: {', '.join(catalog.names())}.")
     entry = catalog.load(name)
+    _check_names(**words)
     from absld_search.search import forking, plan, preflight
 
     made = plan.resolve(_request(entry, **words), entry.space)
@@ -117,6 +118,22 @@ def _main(
         click.echo(describe.sampled(made))
         return 0
     return _carry_out(made)
+
+
+def _check_names(
+    workload: str, study: str | None, sampler: str | None, stopping: str, set_: tuple[str, ...], **_: Any
+) -> None:
+    """What can be told of the words without torch, whose import takes seconds. Raises: UsageError."""
+    from absld_search.search import samplers, scheduler
+
+    named(workload)
+    if study:
+        checked_name("--study", study)
+    if sampler:
+        samplers.require(sampler)
+    require_known("--stopping", stopping, scheduler.STOPPING)
+    for text in set_:
+        pair(text)
 
 
 def _carry_out(made: Any) -> int:

@@ -19,7 +19,7 @@ from absld_search import endings
 @click.option("--storage", help="The study's database URL.  [default: study.db in its folder]")
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 def main(study: Path, storage: str | None, as_json: bool) -> None:
-    """Say how many trainings of a study are done, running and failed, its front, and how long it may take."""
+    """Say how many trainings are done, running or interrupted, and failed, the front, and the time left."""
     with endings.said():
         from absld_search.search import gpu_use, reading, standing  # takes a second, which --help need not pay
 
@@ -30,6 +30,9 @@ def main(study: Path, storage: str | None, as_json: bool) -> None:
             return
         click.echo(f"{found.study}: {'driven by ' + found.driver if found.driver else 'nobody drives it'}")
         click.echo("\n".join(standing.lines(found.standing, gpus)))
+        if not found.driver and found.standing.done < found.standing.total:
+            command = f": {found.command}" if found.command else ""
+            click.echo(f"not finished: the same command goes on where it stopped{command}")
 
 
 if __name__ == "__main__":

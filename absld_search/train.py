@@ -76,7 +76,7 @@ def _train(
     for line in data.counted(setting.dataset, setting.split, folders.data):
         click.echo(line)
     for name in asked.teacher_names.values():
-        teacher_making.ensure_teacher(setting, name, device, click.echo, folders)
+        teacher_making.ensure_teacher(setting, name, device, click.echo, folders, passing=click.echo)
     click.echo(f"{method} on {workload}, seed {seed}: {out / asked.key}")
     return trial.run_trial(asked, out / asked.key, lambda epoch, found: _line(asked.schedule.epochs, epoch, found))
 

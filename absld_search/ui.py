@@ -82,14 +82,16 @@ def _experiment(uri: str, study: str | None) -> str:
     if file is not None and not file.is_file():
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
     try:
-        found = tracking.newest_experiment(uri, study)
+        found = tracking.newest(uri, study)
     except (*tracking.MIRROR_ERRORS, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise Refusal(masked(f"cannot read the MLflow store {uri}: {reason}")) from error
     if found is None:
         what = f"no study {study!r}" if study else "no study. Run one with `make run`"
         raise Refusal(f"the MLflow store {masked(uri)} holds {what}.")
-    return found
+    if study is None:
+        click.echo(f"study {found[1]}: the newest; --study NAME opens another", err=True)
+    return found[0]
 
 
 def _free_port(first: int, strict: bool) -> int:

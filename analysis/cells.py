@@ -140,8 +140,8 @@ def _teacher(name: str, facts: Mapping[str, Any]) -> list[str]:
 
 
 def choice(row: Row) -> str:
-    """What an arm is, and what its search chose, in one line."""
-    chose = f"chosen: {parameters(row.params)}" if row.params else "nothing to tune"
+    """What an arm is, and what its search chose, in one line: with the trial's whole name, for `--pick id:`."""
+    chose = f"chosen: {row.trial} with {parameters(row.params)}" if row.params else f"{row.trial}, nothing to tune"
     return f"{row.arm}: {'; '.join(filter(None, [parameters(row.words), chose]))}"
 
 

@@ -43,11 +43,13 @@ def compared(tables: Tables, arms: Sequence[str]) -> Answer:
     rows = [row for arm in (first, second) for row in whole.rows if row.arm == arm]
     comparisons = pairs.compare(tables, first, second)
     decided = [second] if any(found.decided for found in comparisons) else []
+    headline = replace(whole.headline, compared=sum(row.seeds for row in rows))
     return replace(
         whole,
         rows=rows,
         comparisons=comparisons,
-        verdicts=said(tables.facts["workload"], rows, comparisons, whole.headline),
+        headline=headline,
+        verdicts=said(tables.facts["workload"], rows, comparisons, headline),
         worst=[row for row in whole.worst if row.arm in arms],
         classes=evidence.class_differences(ordered, decided, verdicts(tables)),
         caveats=[_picked(tables, first, second), *whole.caveats],
@@ -76,10 +78,10 @@ def restricted(tables: Tables, arms: Sequence[str]) -> Tables:
 
 def _known(tables: Tables, arms: Sequence[str]) -> tuple[str, str]:
     for arm in arms:
-        require_known("arm", arm, tables.facts["arms"])
+        require_known("--compare arm", arm, tables.facts["arms"])
     first, second = arms
     if first == second:
-        raise UsageError(f"--compare: name two different arms, not {first!r} twice")
+        raise UsageError(f"--compare arm {first!r} is named twice; name two different ones.")
     return first, second
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
@@ -77,10 +77,23 @@ def temperatures(tables: Tables) -> Figure | None:
         for axes, (arm, side) in zip(grid, [(a, s) for a in curves for s in sides], strict=True):
             _draw_temperatures(axes, tables, curves[arm].get(side, {}), order, colours)
             axes.set_title(f"{arm}, {'adversarial' if side == 'adv' else side} labels")
+            if side not in curves[arm]:
+                axes.text(
+                    0.5, 0.5, _why_none(tables, arm), transform=axes.transAxes, ha="center", va="center", fontsize=9
+                )
         figure.supxlabel("epoch", fontsize=10)
-        figure.supylabel("class temperature (no unit, log scale; dashed: bounds)", fontsize=10)
+        label = "class temperature (no unit, log scale; dashed: bounds)"
+        figure.supylabel(label if len(curves) > 2 else label.replace(", log", ",\nlog"), fontsize=10)
         _class_scale(figure, grid, tables, order, colours)
         return figure
+
+
+def _why_none(tables: Tables, arm: str) -> str:
+    """What stands in a panel without curves."""
+    words = {**tables.facts.get("fixed", {}), **tables.facts.get("arm_words", {}).get(arm, {})}
+    if words.get("coupling") == "shared":
+        return "the same as for\nadversarial labels"
+    return "no temperatures here"
 
 
 def _attacked(tables: Tables) -> dict[str, list[Seed]]:
@@ -109,7 +122,7 @@ def _bars_title(seeds: dict[str, list[Seed]]) -> str:
     images = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     numbers = sorted({len(found) for found in seeds.values()})
     span = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    return f"Robust accuracy by class: mean and sd over {span} seeds, {images} test images per class"
+    return f"Mean and sd over {span} seeds, {images} test images per class"
 
 
 def _cut_note(tables: Tables, order: NDArray[np.int64]) -> str:
@@ -145,6 +158,7 @@ def _draw_temperatures(
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))  # there is no half of an epoch
 
 
 def _class_scale(figure: Figure, grid: list[Axes], tables: Tables, order: NDArray[np.int64], colours: Colormap) -> None:

@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "--")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 DRAWN_AS_PATHS = 600  # marks or lines; more of them go into a picture, or the page weighs many megabytes
-WIDTH, LEGEND_ROW = 7.2, 0.2  # inches
+WIDTH, LEGEND_ROW = 6.0, 0.2  # inches; on a phone, 23 rem wide, letters of 10 points are still read
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,

@@ -145,7 +145,7 @@ def power(first: str, differences: Mapping[str, list[float]], found: Mapping[str
     """
     spreads = [float(np.std(values, ddof=1)) for values in differences.values() if len(values) > 1]
     shares = _discordances(first, found)
-    if not spreads or not shares:
+    if not any(spreads) or not shares:  # seeds that all agree, as where nothing is ever right, tell no spread
         return ""
     seeds = stats.seeds_to_decide(max(spreads), POINT, len(differences))
     images = stats.images_to_decide(max(shares), POINT, len(differences))

@@ -28,7 +28,7 @@ from absld_search.core import results
 from absld_search.core.files import sha256_of
 from absld_search.words import UsageError
 from analysis import loading
-from analysis.picking import pick, training_of
+from analysis.picking import pick, training_of, unconfirmed
 
 FORMAT = 1  # raised when the bundle changes its form
 WEIGHTS = "model.safetensors"
@@ -36,7 +36,13 @@ WEIGHTS = "model.safetensors"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY_FOLDER")
-@click.option("--pick", "which", default="knee", show_default=True, help="knee, best:METRIC or id:TRIAL, all by val.")
+@click.option(
+    "--pick",
+    "which",
+    default="knee",
+    show_default=True,
+    help="knee (of the confirmed trials, if any), best:METRIC or id:TRIAL, all by val.",
+)
 @click.option("--arm", help="Pick among the trials of this arm alone.")
 @click.option("--seed", type=int, help="Seed index of the training.  [default: the first confirm seed]")
 @click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="A folder that is not there yet.")
@@ -44,8 +50,9 @@ def main(study: Path, which: str, arm: str | None, seed: int | None, target: Pat
     """Write config, weights, values by class, the verdict on every image and where they come from into one folder."""
     with endings.said():
         told = export(study, which, target, arm=arm, seed=seed)
-        where = f"{told['split']} values" if told["split"] == "test" else "not confirmed, so values on val alone"
-        click.echo(f"{told['name']}: {where}, weights {told['sha256'][:12]}\n{target / 'result.json'}")
+        click.echo(f"{told['name']}: {told['split']} values, weights {told['sha256'][:12]}\n{target / 'result.json'}")
+        if told["study"]["note"]:
+            click.echo(f"note: {told['study']['note']}")
         click.echo(f"again: python -m absld_search.reproduce {target}")
         sys.exit(0)
 
@@ -68,7 +75,7 @@ def export(
         if not (source / name).is_file():
             raise UsageError(f"study: training {training['training']} keeps no {name}, so there is nothing to export.")
     described = _described(tables, trial, training, source)
-    content = _result(tables, trial, training, described, source, which)
+    content = _result(tables, trial, training, described, source, which, unconfirmed(tables, which, arm, trial))
     _write(target, source, described, content)
     return content
 
@@ -102,7 +109,7 @@ def _described(
 
 def _result(
     tables: results.Tables, trial: Mapping[str, Any], training: Mapping[str, Any], described: Mapping[str, Any],
-    source: Path, which: str,
+    source: Path, which: str, note: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The first names are RobustBench's."""
     from absld_search.checkpoint_evaluation import radius, summary
@@ -137,6 +144,7 @@ def _result(
             "val": objectives,
             "seed": training["seed"],
             "stage": training["stage"],
+            "note": note,
             "command": facts.get("command", ""),
             "data": facts.get("data"),
             "teachers": facts.get("teachers", {}),

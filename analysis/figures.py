@@ -43,14 +43,14 @@ FIGURES: dict[str, Drawing] = {
     "spending": Drawing(
         "What the search had reached for how much",
         spending,
-        "Hours of training, of all trials so far, also failed and stopped ones. Both are of values on val that "
+        "Time of training, of all trials so far, also failed and stopped ones. Both are of values on val that "
         "were selected on, of one search for each arm: they say how a search went, not which arm is better.",
     ),
     "parallel_coordinates": Drawing(
         "Parameters and objectives of the trials",
         parallel_coordinates,
         "A line is a trial; strong lines are on their arm's front. An arm that does not tune a parameter skips its "
-        "axis.",
+        "axis; a parameter that has one value in all trials has none.",
     ),
     "importances": Drawing(
         "Importance of the parameters for each objective",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.drawing import styled
 
+MANY = 10  # columns; a table of more is set narrower, to fit a screen of 1280 pixels
 CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1f24;
@@ -30,12 +31,14 @@ th, td { text-align: right; padding: .38rem .5rem; border-bottom: 1px solid #e4e
 th { white-space: normal; }
 th.text, td.text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 5.6rem; }
+table.many { font-size: .82rem; }
+table.many th, table.many td { padding: .38rem .28rem; }
 thead th { border-bottom: 2px solid #b6c0ca; vertical-align: bottom; }
 tr.marked td { background: #eaf6f0; font-weight: 600; }
 .note, figcaption { color: #57606a; font-size: .86rem; overflow-wrap: anywhere; }
 .missing { color: #8a3b00; overflow-wrap: anywhere; }
 figure { margin: 1.6rem 0; }
-.drawing { max-width: 54rem; }
+.drawing { max-width: 46rem; }
 svg { width: 100%; height: auto; }
 code { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: #f3f5f7;
        padding: .1em .35em; border-radius: 4px; overflow-wrap: anywhere; }
@@ -44,8 +47,6 @@ li { margin: .35rem 0; overflow-wrap: anywhere; }
   body { padding: 1.2rem .9rem 3rem; }
   ul { padding-left: 1.2rem; }
   td.text { min-width: 8rem; }
-  .drawing { overflow-x: auto; }
-  .drawing svg { min-width: 33rem; }
 }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
@@ -75,8 +76,9 @@ def table(
 
     marks = [' class="marked"' if index < len(marked) and marked[index] else "" for index in range(len(rows))]
     body = "\n".join(f"<tr{mark}>{line('td', row)}</tr>" for mark, row in zip(marks, rows, strict=True))
+    many = ' class="many"' if len(heading) > MANY else ""
     head = f"<thead><tr>{line('th', heading)}</tr></thead>"
-    return f'<div class="wide" tabindex="0"><table>\n{head}\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    return f'<div class="wide" tabindex="0"><table{many}>\n{head}\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
 def bullets(items: Iterable[str]) -> str:

@@ -1,4 +1,6 @@
-r"""The tables of a report for a paper: LaTeX that needs only the package `booktabs`.
+r"""The tables of a report for a paper: LaTeX that needs only the packages `booktabs` and `graphicx`.
+
+A table that is wider than the text is scaled down to it; one that fits stays as it is.
 
 `\input` the file, or take a table out of it. Every word that somebody chose is escaped.
 """
@@ -16,10 +18,13 @@ SIGNS = {
 }  # fmt: skip
 
 
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
+
+
 def latex(found: Answer, sections: Sequence[Section]) -> str:
     """The tables of all sections, each as a float with its legend as the caption."""
     tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
-    head = f"% {_comment(found.question)}\n% Study {_comment(found.study)}. Needs \\usepackage{{booktabs}}.\n"
+    head = f"% {_comment(found.question)}\n% Study {_comment(found.study)}. Needs \\usepackage{{booktabs,graphicx}}.\n"
     return head + "\n".join(table(block) for block in tables)
 
 
@@ -29,8 +34,8 @@ def table(block: Table) -> str:
     marks = [*block.marked, *[False] * (len(block.rows) - len(block.marked))]
     body = [_line(row, bold) for row, bold in zip(block.rows, marks, strict=True)]
     lines = [
-        r"\begin{table}", r"\centering", r"\small", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-        _line(block.heading, False), r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
+        r"\begin{table}", r"\centering", r"\small", FIT, rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        _line(block.heading, False), r"\midrule", *body, r"\bottomrule", r"\end{tabular}}",
         rf"\caption{{{escape(block.note or block.name)}}}", rf"\label{{tab:{_word(block.name)}}}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

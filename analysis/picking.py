@@ -29,7 +29,7 @@ def pick(tables: Tables, which: str, arm: str | None = None) -> Trial:
     """The row of the trial that `which` names, among those of `arm` where one is given. Raises: UsageError."""
     if arm is not None:
         require_known("--arm", arm, tables.facts["arms"])
-    rows = [row for row in tables.trials.to_pylist() if arm in (None, row["arm"])]
+    rows = _of_arm(tables, arm)
     word, colon, rest = which.partition(":")
     if word == "id" and rest:
         return _by_name(rows, rest)
@@ -37,10 +37,42 @@ def pick(tables: Tables, which: str, arm: str | None = None) -> Trial:
     if not complete:
         raise UsageError(f"study: {'it' if arm is None else f'its arm {arm}'} has no complete trial yet.")
     if which == "knee":
-        return complete[fronts.knee(_values(tables, complete), list(tables.facts["objectives"].values()))]
+        return _knee(tables, _confirmed(tables, complete) or complete)
     if word == "best" and rest:
         return _best(tables, complete, rest)
     raise UsageError(f"--pick {which!r}: {HOW}.")
+
+
+def unconfirmed(tables: Tables, which: str, arm: str | None, trial: Mapping[str, Any]) -> str:
+    """One line where the trial that `pick` gave, or the one that it passed over, was not confirmed; else ""."""
+    if not _confirmed(tables, [dict(trial)]):
+        return (
+            f"{trial['trial']} was not confirmed: its values are the search's, on val, of one that may owe them to luck"
+        )
+    knee = (
+        _knee(tables, [row for row in _of_arm(tables, arm) if row["state"] == "COMPLETE"]) if which == "knee" else trial
+    )
+    if knee["trial"] == trial["trial"]:
+        return ""
+    return (
+        f"the front's knee, {knee['trial']}, was not confirmed, so this is the knee of the confirmed trials; "
+        f"--pick id:{knee['trial']} has that one"
+    )
+
+
+def _of_arm(tables: Tables, arm: str | None) -> list[Trial]:
+    return [row for row in tables.trials.to_pylist() if arm in (None, row["arm"])]
+
+
+def _confirmed(tables: Tables, rows: Sequence[Trial]) -> list[Trial]:
+    """Those of the trials that have a complete confirm training."""
+    whole = tables.trainings.filter((pc.field("stage") == "confirm") & (pc.field("state") == "COMPLETE"))
+    configs = set(whole["config"].to_pylist())
+    return [row for row in rows if row["config"] in configs]
+
+
+def _knee(tables: Tables, rows: Sequence[Trial]) -> Trial:
+    return rows[fronts.knee(_values(tables, rows), list(tables.facts["objectives"].values()))]
 
 
 def training_of(tables: Tables, trial: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in publish(asked.to):
             print(f"written {asked.to / name}.md")
     except (FileNotFoundError, UsageError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

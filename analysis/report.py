@@ -59,7 +59,7 @@ def _write(tables: Tables, found: Answer, report: Path, papers: bool) -> dict[st
     for name, figure in drawn.items() if papers else ():
         save(figure, report / "figures" / f"{name}.png")
         save(figure, report / "figures" / f"{name}.pdf")
-    return texts | {"csv": numbers["arms"]}
+    return texts | {"csv": numbers["arms"], "differences": numbers["differences"]}
 
 
 def summary(found: Answer) -> str:
@@ -85,10 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = choosing.compared(tables, asked.compare) if asked.compare else answer(tables)
         shown = choosing.restricted(tables, asked.compare) if asked.compare else tables
     except (FileNotFoundError, UsageError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     place = asked.to or asked.studies[0] / choosing.folder(asked.studies, asked.compare)
-    print(_write(shown, found, place, papers=True)[asked.format].rstrip("\n"))
+    texts = _write(shown, found, place, papers=True)
+    print(texts["differences" if asked.format == "csv" and asked.compare else asked.format].rstrip("\n"))
     return 0
 
 
@@ -98,7 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", nargs=2, metavar="ARM", help="these two arms alone; differences are the second minus the first"
     )
-    parser.add_argument("--format", choices=FORMATS, default="html", help="what is printed (all are written)")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="html",
+        help="what is printed (all are written); csv: the arms, with --compare the differences",
+    )
     parser.add_argument("--to", type=Path, metavar="DIR", help="where to write [default: report/ in the first study]")
     return parser
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
@@ -26,38 +27,47 @@ def spending(tables: Tables) -> Figure | None:
     courses = spent.courses(tables)
     if not courses:
         return None
+    unit, scale = _unit(max(float(course.hours[-1]) for course in courses.values()))
     with styled():
         figure, (volume, best) = new_figure(2, 3.9, columns=2, sharey=False)
         for arm, course in courses.items():
             colour, marker, _ = look(tables, arm)
-            known, seen = np.isfinite(course.volume), np.isfinite(course.best)
+            known, seen, spent_by = np.isfinite(course.volume), np.isfinite(course.best), scale * course.hours
             reached = drawn(course.best[seen], WORST)
-            hours = np.append(course.hours[known], course.hours[-1])
+            hours = np.append(spent_by[known], spent_by[-1])
             shape: Any = {"color": colour, "drawstyle": "steps-post", "linestyle": dashes(tables, arm)}
             volume.plot(hours, np.append(course.volume[known], course.volume[known][-1:]), **shape)
-            best.plot(course.hours[seen], reached, label=arm, **shape)
+            best.plot(spent_by[seen], reached, label=arm, **shape)
             for axes, x, y in (
-                (volume, course.hours[known], course.volume[known]),
-                (best, course.hours[seen], reached),
+                (volume, spent_by[known], course.volume[known]),
+                (best, spent_by[seen], reached),
             ):
                 axes.plot(x[:1], y[:1], color=colour, marker=marker, linestyle="none")
         corner = ", ".join(f"{value:g}" for value in spent.reference(tables))
         volume.set_ylabel(f"hypervolume (from {corner})")
         best.set_ylabel(f"best {axis_label(tables, WORST)}")
         for axes in (volume, best):
-            axes.set_xlabel("hours of training in the search")
+            axes.set_xlabel(f"{unit} of training")
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(4))  # more would touch in half the width
         legend_below(figure, 4)
         volume.set_title("Hypervolume of the front")
         best.set_title("Best worst class so far")
         return figure
 
 
+def _unit(hours: float) -> tuple[str, float]:
+    """The unit in which so many hours read well, and how many of it an hour has."""
+    return ("hours", 1.0) if hours >= 1 else ("minutes", 60.0) if hours >= 1 / 60 else ("seconds", 3600.0)
+
+
 def parallel_coordinates(tables: Tables) -> Figure | None:
-    """Complete trials as lines over their parameters and objectives; None where nothing is tuned."""
+    """Complete trials as lines over their parameters and objectives; None where no parameter takes two values."""
     rows = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
     rows = [row for row in rows if row["arm"] in tables.facts["arms"]]
     params = [json.loads(row["params"]) for row in rows]
     names = list(dict.fromkeys(name for found in params for name in found))
+    names = [name for name in names if len({str(found[name]) for found in params if name in found}) > 1]
     if not names:
         return None
     columns = [_column([found.get(name) for found in params]) for name in names]

@@ -22,6 +22,7 @@ from absld_search.core.attack_names import ATTACKS, KINDS
 from absld_search.core.results import Tables
 from absld_search.words import UsageError
 from analysis.confirmed import headline
+from analysis.latex import FIT
 from analysis.loading import load
 from analysis.paper_rows import DASH, PARTS, Row, dataset_of, own_rows, reported, told
 from analysis.writing import write_text
@@ -63,7 +64,7 @@ def markdown(found: Table) -> str:
 
 
 def latex(found: Table) -> str:
-    """The table as LaTeX; it needs \\usepackage{booktabs}."""
+    """The table as LaTeX; it needs \\usepackage{booktabs,graphicx}."""
     spans = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_tex(head)}}}" for head in found.columns)
     rules = "".join(rf"\cmidrule(lr){{{first}-{first + 2}}}" for first in range(3, 3 + 3 * len(found.columns), 3))
     parts = " & ".join(_tex(part) for _ in found.columns for part in PARTS)
@@ -72,10 +73,11 @@ def latex(found: Table) -> str:
     of_ours = sum(row.source == "ours" for row in found.rows)
     body = [*body[:of_ours], *([r"\midrule"] if of_ours < len(body) else []), *body[of_ours:]]
     return "\n".join([
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{_tex(' '.join([found.title, *found.notes]))}}}",
+        FIT,
         rf"\begin{{tabular}}{{ll{'ccc' * len(found.columns)}}}",
         r"\toprule",
         rf"& & {spans} \\ {rules}",
@@ -83,7 +85,7 @@ def latex(found: Table) -> str:
         r"\midrule",
         *body,
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table*}",
         "",
     ])  # fmt: skip

@@ -10,7 +10,7 @@ from analysis.answer import Answer
 def table(found: Answer, width: int = 110) -> str:
     """The answer as plain text, for a terminal of at least 110 columns."""
     notices = [line for notice in found.notices for line in _wrapped(notice, width, "! ")]
-    lines = [*_wrapped(found.question, width), *notices, "", *_aligned(*cells.rows(found, narrow=True), width)]
+    lines = [*_wrapped(found.question, width), *notices, "", *_arms(found, width)]
     for row in found.rows:
         lines += _wrapped(f"{row.arm}: {row.reason}", width, "! ") if row.reason else []
     if found.comparisons:
@@ -30,6 +30,21 @@ def table(found: Answer, width: int = 110) -> str:
         *_wrapped(found.power, width),
     ]
     return "\n".join(lines)
+
+
+def _arms(found: Answer, width: int) -> list[str]:
+    """The table of arms. Where it is too wide the trials are left out, not cut: each stands whole beside its choice."""
+    heading, rows = cells.rows(found, narrow=True)
+    if _width(heading, rows) <= width:
+        return _aligned(heading, rows, width)
+    place = heading.index("trial")
+    heading, *rows = [[*row[:place], *row[place + 1 :]] for row in (heading, *rows)]
+    return _aligned(heading, rows, width, words=1)
+
+
+def _width(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:

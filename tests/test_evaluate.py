@@ -93,6 +93,14 @@ def test_pt_with_wrapper_and_prefix_gives_the_same_numbers(checkpoint: Path, tmp
     assert one["attacks"] == two["attacks"] and one["sha256"] != two["sha256"]
 
 
+def test_another_evaluation_in_the_folder_is_kept_and_a_free_one_named(checkpoint: Path, tmp_path: Path) -> None:
+    asked(checkpoint, "--out", tmp_path / "out", "--images", 5)
+    before = (tmp_path / "out" / "evaluation.json").read_bytes()
+    found = invoke(checkpoint, "--out", tmp_path / "out", "--images", 6)
+    assert found.exit_code == 2 and f"as --out {tmp_path / 'out-2'}" in found.stderr
+    assert (tmp_path / "out" / "evaluation.json").read_bytes() == before and not (tmp_path / "out-2").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -37,6 +37,8 @@ def test_the_report_reads_well_and_stands_alone(study, tmp_path, width):
         assert sizes[0] <= sizes[1], "the page itself scrolls sideways"
         outside = "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
         assert page.locator("h1, h2, p, li, .wide, .drawing, nav").evaluate_all(outside) == 0
+        scrolling = "all => all.filter(e => e.scrollWidth > e.clientWidth).length"
+        assert page.locator(".drawing" if width < 1280 else ".drawing, .wide").evaluate_all(scrolling) == 0
         smallest = page.locator("p, li, td, th").evaluate_all(
             "all => Math.min(...all.map(e => parseFloat(getComputedStyle(e).fontSize)))"
         )

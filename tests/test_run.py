@@ -56,6 +56,17 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.parametrize("words", ["--workload digit", "--sampler tpee", "--stopping ashaa", "--study ../x", "--set a"])
+def test_a_mistyped_name_is_refused_before_anything_heavy_is_imported(words: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from absld_search.run import main\n"
+        f"found = CliRunner().invoke(main, ['ablation_dual_temps', '--out', {str(tmp_path)!r}, *{words.split()!r}])\n"
+        "assert found.exit_code == 2, found.output\n"
+        "assert not {'torch', 'ray', 'optuna', 'sqlalchemy', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize(("words", "message"), REFUSALS, ids=[message for _, message in REFUSALS])
 def test_refused_with_one_message_and_nothing_created(words: list[str], message: str, tmp_path: Path) -> None:
     out = tmp_path / "out"

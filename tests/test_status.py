@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from absld_search import status
-from absld_search.search import gpu_use, ownership
+from absld_search.search import gpu_use, ownership, tables
 from absld_search.search.ledger import COMPLETE, FAILED, Ledger, sqlite_url
-from absld_search.search.progress import planned
+from absld_search.search.progress import Progress, planned
 from absld_search.search.queue import Queue
 from absld_search.search.reading import last_epoch, look
-from absld_search.search.standing import lines
+from absld_search.search.standing import lines, standing
 from tests.search.requests import plan, pretend
 
 ROOT = Path(__file__).parents[1]
@@ -58,8 +59,8 @@ def test_the_numbers_are_the_ledgers(half_done: Path) -> None:
     found = told(half_done)["standing"]
     assert (found["done"], found["total"]) == (4, 4 + 1 + 2 * 2)
     assert found["stages"] == {"search": [4, 5], "confirm": [0, 4]}
-    assert list(found["running"].values()) == [[1, 2]] and list(found["failed"].values()) == ["nonfinite:loss"]
-    assert found["left"] == pytest.approx(5 * 4.0) and 1 <= found["front"] <= 3
+    assert list(found["interrupted"].values()) == [[1, 2]] and list(found["failed"].values()) == ["nonfinite:loss"]
+    assert found["left"] == pytest.approx(4.5 * 4.0) and 1 <= found["front"] <= 3
     ledger = Ledger(sqlite_url(half_done / "study.db"), "study")
     whole = [row["metrics"]["worst_class_robust_accuracy"] for row in ledger.trainings(state=COMPLETE)]
     assert found["best"] == max(whole) and len(ledger.trainings(state=FAILED)) == 1
@@ -74,15 +75,67 @@ def test_with_rungs_the_short_trainings_are_planned_too(tmp_path: Path) -> None:
 def test_plain_lines_say_it(half_done: Path) -> None:
     found = CliRunner().invoke(status.main, [str(half_done)])
     assert found.exit_code == 0 and "study: nobody drives it" in found.stdout
-    assert "4/9 trainings, 1 running, 1 failed, about 20 s left" in found.stdout
+    assert "4/9 trainings, 1 interrupted, 1 failed, about 18 s left" in found.stdout
     assert "epoch 1/2" in found.stdout and "nonfinite:loss" in found.stdout
+
+
+def test_what_a_dead_driver_left_is_interrupted_and_what_a_living_one_has_runs(half_done: Path) -> None:
+    facts = json.loads((half_done / "study.json").read_text())
+    (half_done / "study.json").write_text(json.dumps(facts | {"command": "python -m absld_search.run x --trials 4"}))
+    dead = CliRunner().invoke(status.main, [str(half_done)]).stdout
+    assert "1 interrupted" in dead and "running" not in dead
+    assert dead.splitlines()[-1].endswith("goes on where it stopped: python -m absld_search.run x --trials 4")
+    lease = ownership.Lease(sqlite_url(half_done / "study.db"), "study")
+    lease.acquire()
+    alive = CliRunner().invoke(status.main, [str(half_done)]).stdout
+    lease.release()
+    assert "4/9 trainings, 1 running" in alive and "interrupted" not in alive and "not finished" not in alive
+
+
+def test_what_passes_is_one_line_on_a_terminal_and_rare_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = plan(tmp_path)
+    progress = Progress(asked, Ledger(asked.request.storage, asked.request.study))
+    for number in range(3):
+        progress.passing(f"epoch {number}")
+    assert capsys.readouterr().out == "epoch 0\n", "not one a second in a log"
+    progress.console = Console(file=sys.stdout, force_terminal=True, width=40)
+    progress.passing("epoch 3, a line that is longer than the terminal is wide")
+    assert capsys.readouterr().out.count("\n") == 0
+
+
+def test_a_study_that_goes_on_says_first_what_is_done(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = plan(half_done.parent)
+    ledger = Ledger(asked.request.storage, asked.request.study)
+    more = Queue(asked, ledger).ready()
+    Progress(asked, ledger).resumed(more)
+    assert capsys.readouterr().out == "4 of 9 trainings are done, continuing\n"
+
+
+def test_the_time_left_counts_what_a_training_has_behind_it_and_how_many_run_at_a_time(tmp_path: Path) -> None:
+    asked = plan(tmp_path)
+    ledger = Ledger(asked.request.storage, asked.request.study)
+    queue, rows = Queue(asked, ledger), []
+    for _ in range(3):
+        rows.append(queue.take())
+    queue.done(rows[0]["training"], pretend(rows[0]["job"]), "", epochs=2, seconds=10.0)
+
+    def left(epochs: dict[str, int], slots: int = 1) -> float | None:
+        return standing(ledger.trials(), ledger.trainings(), {}, planned(asked), epochs, slots=slots).left
+
+    whole = 10.0 * (planned(asked)["search"] + planned(asked)["confirm"] - 1)
+    assert left({}) == pytest.approx(whole / 2) and left({}, slots=4) == pytest.approx(whole / 4)
+    assert left({rows[1]["training"]: 1, rows[2]["training"]: 2}) == pytest.approx((whole - 5.0 - 10.0) / 2)
+    none_left = standing(ledger.trials(), ledger.trainings(), {}, {}, {row["training"]: 2 for row in rows[1:]})
+    assert "0 s left" not in lines(none_left)[0]
 
 
 def test_what_runs_counts_where_its_log_is_elsewhere(half_done: Path) -> None:
     """With --store trainings lie on the machines that compute them: the ledger alone knows that they run."""
     shutil.rmtree(half_done / "trainings")
     found = CliRunner().invoke(status.main, [str(half_done)])
-    assert found.exit_code == 0 and "4/9 trainings, 1 running" in found.stdout
+    assert found.exit_code == 0 and "4/9 trainings, 1 interrupted" in found.stdout
     assert "of 2 epochs, none heard of yet" in found.stdout and "starting" not in found.stdout
 
 
@@ -90,6 +143,13 @@ def test_a_finished_study_has_nothing_left(study: Path) -> None:
     found = told(study)
     assert found["standing"]["done"] == found["standing"]["total"] == 7 + 4 * 2 and not found["driver"]
     assert "nothing left" in lines(look(study).standing)[0]
+
+
+def test_a_study_that_has_ended_planned_what_it_has(half_done: Path) -> None:
+    """Arms that share a configuration or have failed leave fewer trainings than were counted on: not for ever."""
+    asked = plan(half_done.parent)
+    tables.write_facts(asked, Ledger(asked.request.storage, asked.request.study), ended=True)
+    assert told(half_done)["standing"]["stages"] == {"search": [4, 5]}
 
 
 def digest(path: Path) -> str:

@@ -120,7 +120,10 @@ def test_a_running_server_gets_a_link_and_no_second_server(study):
 
 
 def test_a_port_asked_for_and_taken_is_refused(study, taken_port):
-    refused(run_door("--out", str(study), "--port", str(taken_port)), f"port {taken_port} is taken", "--port")
+    words = ("--out", str(study), "--port", str(taken_port))
+    refused(run_door(*words, "--study", "made_up"), f"port {taken_port} is taken", "--port")
+    first, second = run_door(*words).stderr.splitlines()
+    assert first.startswith("study made_up: the newest; --study") and "is taken" in second
 
 
 def test_no_store_is_refused_and_not_created(tmp_path):

@@ -106,6 +106,14 @@ def test_every_teacher_that_may_be_asked_is_checked(tiny: Workload, folders: Fol
     assert "teacher file of tiny" in refused(*words, "--data-dir", folders.data, "--teacher-dir", folders.teachers)
 
 
+def test_data_of_which_a_split_gets_none_are_refused_before_there_is_a_study(
+    tiny: Workload, folders: Folders, tmp_path: Path
+) -> None:
+    words = ["absld", "--smoke", "--workload", "cifar10-micro", "--data-dir", folders.data]
+    assert "--data-dir: split " in refused(*words, "--out", str(tmp_path / "out")), "with nothing on stdout"
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_folders_are_the_callers(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(folders.data).parent)
     found = CliRunner().invoke(train.main, ["--workload", "cifar10-micro", "--data-dir", "data", "--method", "sat"])

@@ -212,7 +212,10 @@ def _splits(
     for name, part in parts.items():
         for label, number in enumerate(part.counts()):
             if not number:
-                raise UsageError(f"split {name!r} of {dataset} has no image of class {label} ({names[label]}).")
+                raise UsageError(
+                    f"--data-dir: split {name!r} of {dataset} has no image of class {label} ({names[label]}). It gets "
+                    f"{shares[name]:g} of each class's images, so there must be more of them."
+                )
     return parts
 
 

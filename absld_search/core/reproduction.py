@@ -70,7 +70,7 @@ def check_inputs(bundle: Bundle, config: TrialConfig, say: Say) -> None:
     if facts.get("data") not in (None, here):
         raise UsageError("--data-dir: the data differ from those of the exported study.")
     for name in config.teacher_names.values():
-        file = teacher_making.ensure_teacher(setting, name, config.device, say, config.folders)
+        file = teacher_making.ensure_teacher(setting, name, config.device, say, config.folders, passing=say)
         mine, theirs = teachers.facts(file)["sha256"], facts.get("teachers", {}).get(name, {}).get("sha256")
         if theirs not in (None, mine):
             say(f"teacher {name} has other weights here ({str(mine)[:12]}, there {theirs[:12]}): so will the student")

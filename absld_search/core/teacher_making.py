@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from absld_search.core import checkpoints, data, evaluation, models, records, te
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
-from absld_search.core.trainer import Trainer
+from absld_search.core.trainer import EpochEnd, Trainer
 from absld_search.words import UsageError
 from absld_search.workloads import (
     TeacherSpec,
@@ -33,10 +34,18 @@ def teacher(
 
 
 def ensure_teacher(
-    setting: Workload, name: str, device: str, say: Callable[[str], None], folders: Folders = teachers.NOWHERE
+    setting: Workload,
+    name: str,
+    device: str,
+    say: Callable[[str], None],
+    folders: Folders = teachers.NOWHERE,
+    passing: Callable[[str], None] = lambda line: None,
 ) -> teachers.TeacherFile:
-    """The teacher's file; trained or measured first where that has not been done, which `say` is told."""
-    return teachers.ensure(setting, name, _Maker(setting, name, device, folders), say, folders)
+    """The teacher's file; trained or measured first where that has not been done, which `say` is told.
+
+    `passing`: told after each epoch, which takes up to minutes, how far it is.
+    """
+    return teachers.ensure(setting, name, _Maker(setting, name, device, folders, passing), say, folders)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class _Maker:
     name: str
     device: str
     folders: Folders
+    passing: Callable[[str], None] = lambda line: None
 
     def train(self, spec: TeacherSpec, partial: Path) -> nn.Module:
         """A teacher by its recipe; `partial` is where a killed attempt left its checkpoints, and this one does."""
@@ -59,7 +69,15 @@ class _Maker:
         torch.set_num_threads(1)  # the sums of two threads round otherwise, and everybody should get this teacher
         trainer = Trainer(model, method, {}, train, config.schedule, spec.seed)
         checkpoints.go_on(trainer, partial)
-        trainer.run(checkpoints.Saver(trainer, partial, config.schedule.epochs).after)
+        save, began, first = checkpoints.Saver(trainer, partial, spec.epochs).after, time.monotonic(), trainer.epoch
+
+        def after(end: EpochEnd) -> None:
+            save(end)
+            left = (time.monotonic() - began) / (end.number - first) * (spec.epochs - end.number)
+            self.passing(f"teacher {self.name}: epoch {end.number}/{spec.epochs}, about {left:.0f} s left")
+
+        trainer.run(after)
+        self.passing(f"teacher {self.name}: trained, measuring it on val")
         return model
 
     def measure(self, model: nn.Module, floor: float) -> dict[str, float]:

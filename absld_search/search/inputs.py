@@ -21,8 +21,8 @@ WORTH_A_WORD = 10_000_000  # bytes
 class Inputs:
     """Has them made, fetched and compared with those in the ledger, which an earlier start has put there."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None]) -> None:
-        self.plan, self.ledger, self.say = plan, ledger, say
+    def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None], passing: Callable[[str], None]) -> None:
+        self.plan, self.ledger, self.say, self.passing = plan, ledger, say, passing
 
     def data(self) -> None:
         """The data are decoded before Ray starts, and are those that the study began with."""
@@ -41,7 +41,8 @@ class Inputs:
         plan = self.plan
         self._fetch()
         for name in plan.teachers():
-            file = ensure_teacher(plan.setting, name, plan.request.device, self.say, plan.folders)
+            file = ensure_teacher(plan.setting, name, plan.request.device, self.say, plan.folders, self.passing)
+            self.passing("")
             self._same(name, teachers.facts(file))
             self._keep(name, teacher_copies.read(file, weights=teacher_copies.trained_here(plan.setting, name)))
         self._say_logits()

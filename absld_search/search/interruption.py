@@ -51,10 +51,14 @@ class Interruption:
 
     def end(self, code: int, why: str) -> None:
         """End the process now, from whatever thread."""
-        _tell(f"{why} Run the same command again to continue.")
+        said = f"{why} Run the same command again to continue."
+        if code == AT_ONCE:
+            _tell(said)
         cleaning = threading.Thread(target=self.clean_up, daemon=True)
         cleaning.start()
         cleaning.join(2.5 if code == AT_ONCE else CLEANING)
+        if code != AT_ONCE:
+            _tell(said)  # last, below what Ray's processes say as they go
         os._exit(code)
 
     def _watch(self) -> None:
@@ -65,7 +69,8 @@ class Interruption:
             if time.monotonic() > self.deadline:
                 self.end(INTERRUPTED, "stopped: the clean end took too long, so what was running was ended at once.")
             for why in filter(None, (guard() for guard in list(self.guards))):
-                self.end(INTERRUPTED, why)
+                # A signal for the whole process group ended Ray too: that is no fault to look into.
+                self.end(INTERRUPTED, why if self.deadline == float("inf") else "interrupted, and Ray with it.")
         os.close(self._read)
         os.close(self._write)
 

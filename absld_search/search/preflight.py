@@ -23,7 +23,8 @@ ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and R
 
 
 def check(plan: Plan, dry: bool = False) -> None:
-    """Raises: UsageError for the first thing in the way; Away. Creates nothing; `dry`: no machine either."""
+    """Raises: UsageError for the first thing in the way; Away. Creates nothing, but for the decoded data in the
+    cache, where a study that begins will look for them; `dry`: not these, and no machine either."""
     _check_numbers(plan)
     _check_processes(plan)
     _check_device(plan, dry)
@@ -36,6 +37,8 @@ def check(plan: Plan, dry: bool = False) -> None:
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
+    if not dry:
+        _check_images(plan)
 
 
 def _check_store(plan: Plan) -> None:
@@ -175,6 +178,15 @@ def _check_data(plan: Plan) -> None:
         datasets.require(plan.setting.dataset, plan.request.data_dir)
     for name in plan.teachers():
         teachers.require(plan.setting, name, plan.folders)
+
+
+def _check_images(plan: Plan) -> None:
+    """A study that begins has images of every class in every split: they are decoded for it, before it has a folder.
+
+    Raises: UsageError naming split and class.
+    """
+    if not _begun(plan):
+        data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)
 
 
 def check_space(plan: Plan) -> None:

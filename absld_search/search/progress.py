@@ -22,6 +22,7 @@ from absld_search.search.queue import CONFIRM
 READ_SECONDS = 1.0  # between two looks at the ledger while the live display is drawn
 READING_SHARE = 0.05  # of the driver's time, at most, for looks that take longer than a moment
 MOMENT = 0.02  # seconds
+PASSING_SECONDS = 10.0  # between two lines of what passes, in a file
 
 
 class Progress:
@@ -31,6 +32,8 @@ class Progress:
     def __init__(self, plan: Plan, ledger: Ledger) -> None:
         self.plan, self.ledger = plan, ledger
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
+        self.passing_due = 0.0
+        self.slots = 1  # the most trainings that have run at a time
         self.names: dict[str, str] = {}
         self.gpus, self.planned = Watched(), planned(plan)
         self.console = Console(file=sys.stdout)
@@ -51,10 +54,27 @@ class Progress:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
 
+    def passing(self, line: str) -> None:
+        """A line that the next one replaces, on a terminal; elsewhere one now and then that stays."""
+        if self.console.is_terminal:
+            width = self.console.width - 1
+            self.console.print(line[:width].ljust(width), markup=False, highlight=False, end="\r")
+        elif line and time.monotonic() >= self.passing_due:
+            self.passing_due = time.monotonic() + PASSING_SECONDS
+            self.say(line)
+
+    def resumed(self, more: bool) -> None:
+        """First of all, what is there already; nothing where the study begins. `more`: whether anything is left."""
+        found = self.now(with_front=False)
+        if found.done:
+            of, goes_on = (found.total, "continuing") if more else (found.done, "nothing is left to train")
+            self.say(f"{found.done} of {of} trainings are done, {goes_on}")
+
     def started(self, training: Row) -> None:
         (trial, *_) = self.ledger.trials(config=training["config"])
         self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
+        self.slots = max(self.slots, len(self.epochs))
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None:
         self.epochs[training] = number
@@ -79,7 +99,8 @@ class Progress:
         """How the study stands. The front costs a comparison with every trial, which a line a trial does not show."""
         rows = (self.ledger.trials(), self.ledger.trainings())
         objectives = self.plan.objectives if with_front else {}
-        return standing.standing(*rows, objectives, self.planned, self.epochs, self.ledger.facts(TOOK))
+        took = self.ledger.facts(TOOK)
+        return standing.standing(*rows, objectives, self.planned, self.epochs, slots=self.slots, took=took)
 
     def __rich__(self) -> Group:
         found = self._lately(READ_SECONDS)

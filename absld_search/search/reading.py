@@ -31,11 +31,12 @@ TAIL = 65_536  # bytes of an epoch log that hold its last line
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a study: how it stands, and who drives it ("" where nobody does)."""
+    """One look at a study: how it stands, who drives it ("" where nobody does), and the command that goes on."""
 
     study: str
     driver: str
     standing: Standing
+    command: str
 
 
 def look(folder: Path, storage: str | None = None) -> Look:
@@ -56,8 +57,9 @@ def look(folder: Path, storage: str | None = None) -> Look:
     objectives: dict[str, str] = next((found["objectives"] for found in fingerprints.values()), {})
     epochs = {row["training"]: last_epoch(folder / "trainings" / row["training"]) for row in trainings
               if row["state"] == RUNNING}  # fmt: skip
-    found = standing(trials, trainings, objectives, facts.get("planned", {}), epochs, took)
-    return Look(study, driver, found)
+    how: dict[str, Any] = {"driven": bool(driver), "took": took}
+    found = standing(trials, trainings, objectives, facts.get("planned", {}), epochs, **how)
+    return Look(study, driver, found, str(facts.get("command", "")))
 
 
 def last_epoch(folder: Path) -> int:

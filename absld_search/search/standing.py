@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from absld_search.search import fronts
 from absld_search.search.halving import RUNG
@@ -13,6 +12,7 @@ from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, Row
 
 BEST = "worst_class_robust_accuracy"
 ENDED = (COMPLETE, FAILED)
+FEW = 5  # seconds of which no better is known: what a mean says of the last training's end
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Standing:
     best: float | None  # the highest worst class of a whole training
     left: float | None  # seconds, by the mean of those that have ended in each stage; None before the first
     running: dict[str, tuple[int, int]] = field(default_factory=dict)  # trial and seed -> epoch, of how many
+    interrupted: dict[str, tuple[int, int]] = field(default_factory=dict)  # the same, where the driver has died since
     failed: dict[str, str] = field(default_factory=dict)  # trial and seed -> reason
 
 
@@ -37,13 +38,20 @@ def standing(
     objectives: Mapping[str, str],
     planned: Mapping[str, int],
     epochs: Mapping[str, int],
+    *,
+    driven: bool = True,
+    slots: int = 1,
     took: Mapping[str, float] | None = None,
 ) -> Standing:
-    """The summary. `planned`: stage -> trainings that are to come, queued or not; `epochs`: training -> the epoch it is
-    in, for those that run; `took`: training -> the seconds that it took elsewhere, for those that were taken over."""
+    """The summary. `planned`: stage -> trainings that are to come, queued or not; `epochs`: training -> the last epoch
+    it has ended, for those that run; `driven`: whether a driver lives, without which nothing runs; `slots`: how many
+    trainings run at a time, at least, but for the moment between two; `took`: training -> the seconds that it took
+    elsewhere, for those that were taken over."""
     stages = _stages(trainings, planned)
     names = _names(trials, trainings)
     running = [row for row in trainings if row["state"] == RUNNING]
+    under_way = {names[row["training"]]: (epochs.get(row["training"], 0), _length(row)) for row in running}
+    shares = [(row["stage"], epochs.get(row["training"], 0) / _length(row)) for row in running]
     return Standing(
         done=sum(ended for ended, _ in stages.values()),
         total=sum(whole for _, whole in stages.values()),
@@ -52,8 +60,9 @@ def standing(
         trials=dict(Counter(row["state"] for row in trials)),
         front=_front(trials, objectives),
         best=_best(trainings),
-        left=_left(trainings, stages, len(running), took or {}),
-        running={names[row["training"]]: (epochs.get(row["training"], 0), _length(row)) for row in running},
+        left=_left(_seconds(trainings, took or {}), stages, shares, slots),
+        running=under_way if driven else {},
+        interrupted={} if driven else under_way,
         failed={names[row["training"]]: row["reason"] for row in trainings if row["state"] == FAILED},
     )
 
@@ -69,17 +78,18 @@ def lines(found: Standing, gpus: Sequence[str] = ()) -> list[str]:
         f"  front    {front(found)}",
         *(f"  {line}" for line in gpus),
         *(f"  running  {name}  {progress(*at)}" for name, at in found.running.items()),
+        *(f"  interrupted  {name}  {progress(*at)}" for name, at in found.interrupted.items()),
         *(f"  failed   {name}: {reason}" for name, reason in found.failed.items()),
     ]
 
 
 def headline(found: Standing) -> str:
     """`12/57 trainings, 2 running, about 3 min left, best worst class 0.564 (val)`."""
+    cut = len(found.interrupted)
+    under_way = f"{cut} interrupted" if cut else f"{len(found.running)} running"
     failed = [f"{len(found.failed)} failed"] if found.failed else []
     best = [f"best worst class {found.best:.3f} (val)"] if found.best is not None else []
-    return ", ".join(
-        [f"{found.done}/{found.total} trainings", f"{len(found.running)} running", *failed, _time(found), *best]
-    )
+    return ", ".join([f"{found.done}/{found.total} trainings", under_way, *failed, _time(found), *best])
 
 
 def front(found: Standing) -> str:
@@ -97,6 +107,8 @@ def _time(found: Standing) -> str:
         return "nothing left"
     if found.left is None:
         return "time left unknown"
+    if found.left < FEW:
+        return "a few seconds left"
     return f"about {found.left / 60:.0f} min left" if found.left >= 90 else f"about {found.left:.0f} s left"
 
 
@@ -135,16 +147,28 @@ def _best(trainings: Sequence[Row]) -> float | None:
     return max((metrics[BEST] for metrics in whole if BEST in metrics), default=None)
 
 
-def _left(
-    trainings: Sequence[Row], stages: Mapping[str, tuple[int, int]], running: int, took: Mapping[str, float]
-) -> float | None:
-    """Seconds: what is left of each stage, at the mean of its own trainings, shared by those that run at a time."""
+def _seconds(trainings: Sequence[Row], took: Mapping[str, float]) -> dict[str, list[float]]:
+    """Stage -> what its trainings took."""
     known: dict[str, list[float]] = {}
     for row in trainings:
         if row["state"] == COMPLETE and (seconds := took.get(row["training"], row["seconds"])):
             known.setdefault(row["stage"], []).append(seconds)
+    return known
+
+
+def _left(
+    known: Mapping[str, Sequence[float]],
+    stages: Mapping[str, tuple[int, int]],
+    shares: Sequence[tuple[str, float]],
+    slots: int,
+) -> float | None:
+    """Seconds: what is left of each stage, at the mean of its own trainings, shared by those that run at a time.
+
+    `shares`: of each training that runs its stage and how much of it is done.
+    """
     if not known:
         return None
-    every: list[Any] = [seconds for of_stage in known.values() for seconds in of_stage]
+    every = [seconds for of_stage in known.values() for seconds in of_stage]
     means = {stage: sum(known.get(stage, every)) / len(known.get(stage, every)) for stage in stages}
-    return sum((whole - ended) * means[stage] for stage, (ended, whole) in stages.items()) / max(1, running)
+    work = sum((whole - ended) * means[stage] for stage, (ended, whole) in stages.items())
+    return max(0.0, work - sum(share * means[stage] for stage, share in shares)) / max(1, slots, len(shares))

@@ -60,14 +60,16 @@ class Study:
         self.mirroring = Mirroring(plan, self.ledger, self.progress.say, self.fetching.log)
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
-        self.inputs = Inputs(plan, self.ledger, self.progress.say)
+        self.inputs = Inputs(plan, self.ledger, self.progress.say, self.progress.passing)
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
         """Do what is left; the exit code."""
+        more = self.queue.ready()
+        self.progress.resumed(more)
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
-        if self.queue.ready():
+        if more:
             tables.write_facts(self.plan, self.ledger)
             self.inputs.data()
             self.mirroring.open()
@@ -85,6 +87,7 @@ class Study:
         states = {row["state"] for row in self.ledger.trainings()}
         if states & {WAITING, RUNNING}:
             return INTERRUPTED
+        tables.write_facts(self.plan, self.ledger, ended=True)
         return FAILED_SOME if FAILED in states else DONE
 
     def _all_here(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -68,9 +69,14 @@ def _front_probabilities(plan: Plan, trials: list[Row], trainings: list[Row]) ->
     return found
 
 
-def write_facts(plan: Plan, ledger: Ledger) -> None:
-    """`study.json` alone: also at the start, so that whoever looks at a running study knows what was asked."""
-    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger))
+def write_facts(plan: Plan, ledger: Ledger, ended: bool = False) -> None:
+    """`study.json` alone: also at the start, so that whoever looks at a running study knows what was asked.
+
+    `ended`: nothing is to come any more, so the plan is what there is; arms that share a configuration, or have failed,
+    leave fewer trainings than were counted on.
+    """
+    counted = {"planned": dict(Counter(row["stage"] for row in ledger.trainings()))} if ended else {}
+    results.write_facts(plan.folder, facts(plan) | _measured(plan, ledger) | counted)
 
 
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:

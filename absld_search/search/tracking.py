@@ -302,14 +302,20 @@ def is_server(tracking_uri: str) -> bool:
 
 
 def newest_experiment(tracking_uri: str, study: str | None = None) -> str | None:
-    """The id of the study that a driver opened last, of that name where one is given; None where there is none.
+    """The id of `newest`, None where there is none."""
+    found = newest(tracking_uri, study)
+    return found[0] if found else None
+
+
+def newest(tracking_uri: str, study: str | None = None) -> tuple[str, str] | None:
+    """Id and name of the study that a driver opened last, of that name where one is given; None where there is none.
 
     Raises: one of MIRROR_ERRORS where nothing answers at that place, or it is no MLflow store.
     """
     studies = MlflowClient(tracking_uri).search_experiments(filter_string=f"tags.`{OPENED}` LIKE '%'")
     named = [experiment for experiment in studies if study in (None, experiment.name)]
-    newest = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
-    return newest.experiment_id if newest else None
+    last = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
+    return (last.experiment_id, last.name) if last else None
 
 
 def _known(run: Any) -> _Run:

@@ -16,7 +16,7 @@ from absld_search.core import metrics, results
 from absld_search.core.files import sha256_of
 from analysis import export, load_study
 from analysis import tables as paper_tables
-from analysis.picking import on_val, pick, training_of
+from analysis.picking import on_val, pick, training_of, unconfirmed
 from tests.study_folder import write_study
 
 
@@ -48,6 +48,16 @@ def test_export_then_reproduce_gives_the_same_weights_and_classes(bundle: Path) 
     assert {(row["split"], row["attack"]) for row in told["attacks"]} >= {("test", "clean"), ("test", "apgd")}
     assert all(row["classes_equal"] and row["differing"] == 0 for row in told["attacks"])
     assert told["environment"] == {} and not told["earlier"]
+
+
+def test_the_knee_is_a_confirmed_trial_where_there_is_one_and_else_a_note_says_so(tmp_path: Path) -> None:
+    searched = results.load(write_study(tmp_path / "searched", seeds=0))
+    tables = results.load(write_study(tmp_path / "confirmed"))
+    knee, passed_over = pick(tables, "knee"), pick(searched, "knee")
+    assert knee["chosen"] and not passed_over["chosen"], "the joint front's knee is no arm's"
+    assert f"knee, {passed_over['trial']}, was not confirmed" in unconfirmed(tables, "knee", None, knee)
+    assert "was not confirmed" in unconfirmed(searched, "knee", None, passed_over)
+    assert not unconfirmed(tables, f"id:{knee['trial']}", None, knee)
 
 
 def test_an_earlier_reproduction_is_told_with_its_own_environment(bundle: Path, tmp_path: Path) -> None:
@@ -182,7 +192,7 @@ def test_picks_go_by_val(tmp_path: Path) -> None:
     """On a made-up study: the knee is the front's, the best is the highest, and test values play no part."""
     tables = results.load(write_study(tmp_path / "made"))
     rows = {row["trial"]: row for row in tables.trials.to_pylist()}
-    assert pick(tables, "knee")["pareto"] and pick(tables, "knee", "shared")["chosen"]
+    assert pick(tables, "knee")["chosen"] and pick(tables, "knee", "shared")["chosen"]
     assert pick(tables, "id:product-004") == rows["product-004"]
     of_chosen = training_of(tables, pick(tables, "knee", "dual"))
     assert (of_chosen["seed"], of_chosen["stage"]) == (1000, "confirm")

@@ -1,18 +1,21 @@
 """From a study folder to its answer: numbers recomputed by hand, no claim without evidence, no crash, no leak."""
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from absld_search.core import results
 from absld_search.search.stats import paired
 from analysis import figures, report
 from analysis.answer import Comparison, answer
-from analysis.confirmed import confirmed
+from analysis.confirmed import confirm_trainings, confirmed
 from tests.study_folder import write_study
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -215,6 +218,14 @@ def test_the_table_fits_a_terminal(tmp_path):
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_the_table_names_every_trial_whole(study, found):
+    """A name that is cut can't be pasted into `export --pick id:NAME`."""
+    text = report.table(found)
+    assert "…" not in text
+    for row in found.rows:
+        assert re.search(rf"(^| ){re.escape(row.trial)}( |,|$)", text, re.MULTILINE), row.trial
+
+
 class _Page(HTMLParser):
     """Collects tags and addresses; HTML that a browser would have to guess about fails."""
 
@@ -315,6 +326,64 @@ def test_temperatures_are_means_over_the_confirm_seeds(study):
     hardest = panels[0].lines[0]
     assert len(last) == 8 and hardest.get_ydata()[-1] == pytest.approx(np.mean(last))
     assert [line.get_ydata()[0] for line in panels[0].lines[-2:]] == [0.5, 5.0]
+
+
+def inside(figure, text):
+    box, whole = text.get_window_extent(), figure.bbox
+    return whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+
+
+def test_no_title_and_no_label_is_cut(study):
+    for name, figure in figures.drawn(results.load(study)).items():
+        for axes in figure.axes:
+            for text in (axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label):
+                assert not text.get_text() or inside(figure, text), (name, text.get_text())
+
+
+@pytest.mark.parametrize("arms", [1, 2, 4])
+def test_no_label_of_the_temperatures_is_cut(tmp_path, arms):
+    folder = write_study(tmp_path / "s", {f"a{n}": 0.0 for n in range(arms)}, seeds=2, trials=2)
+    figure = figures.drawn(results.load(folder), ["temperatures"])["temperatures"]
+    labels = [figure._supylabel, figure._supxlabel, *(axes.yaxis.label for axes in figure.axes)]
+    assert all(inside(figure, label) for label in labels if label.get_text())
+
+
+def test_an_arm_with_one_set_of_temperatures_says_so_in_the_panel_of_the_other(study):
+    facts = {**results.read_facts(study), "arm_words": {"shared": {"coupling": "shared"}}}
+    tables = results.load(study)._replace(facts=facts)
+    clean = pc.starts_with(tables.epochs["metric"], "temperature_clean")
+    of_arm = {row["training"] for row in confirm_trainings(tables, "shared")}
+    theirs = pc.is_in(tables.epochs["training"], value_set=pa.array(sorted(of_arm)))
+    figure = figures.temperatures(tables._replace(epochs=tables.epochs.filter(pc.invert(pc.and_(clean, theirs)))))
+    said = {axes.get_title(loc="left"): [text.get_text() for text in axes.texts] for axes in figure.axes}
+    assert said["shared, clean labels"] == ["the same as for\nadversarial labels"]
+    assert not said["dual, clean labels"] and not said["shared, adversarial labels"]
+
+
+@pytest.mark.parametrize("seconds", [2.0, 400.0, 20_000.0])
+def test_ticks_of_the_cost_do_not_touch(tmp_path, seconds):
+    tables = results.load(write_study(tmp_path / "s", {"a": 0.0}, seeds=2, trials=3))
+    spent = pa.array([seconds] * tables.trials.num_rows)
+    place = tables.trials.column_names.index("seconds")
+    trials = tables.trials.set_column(place, tables.trials.schema.field("seconds"), spent)
+    figure = figures.drawn(tables._replace(trials=trials), ["spending"])["spending"]
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = sorted((label.get_window_extent().x0, label.get_window_extent().x1) for label in ticks)
+        assert len(boxes) >= 2 and all(left[1] + 4 < right[0] for left, right in itertools.pairwise(boxes))
+
+
+def test_a_parameter_with_one_value_has_no_axis_among_the_parallel_ones(study):
+    tables = results.load(study)
+    labels = [
+        label.get_text() for label in figures.FIGURES["parallel_coordinates"].draw(tables).axes[0].get_xticklabels()
+    ]
+    assert labels[0].replace("\n", "") == "temperature_lr" and not any("initial" in label for label in labels)
+    fixed = pa.array(['{"temperature_lr": 0.1}'] * tables.trials.num_rows)
+    place = tables.trials.column_names.index("params")
+    trials = tables.trials.set_column(place, tables.trials.schema.field("params"), fixed)
+    assert figures.FIGURES["parallel_coordinates"].draw(tables._replace(trials=trials)) is None
 
 
 def test_a_study_without_temperatures_or_results_still_has_a_report(tmp_path):

@@ -87,7 +87,7 @@ def test_latex_is_well_formed(found: tables.Table, tmp_path: Path) -> None:
     assert not set(text) - {chr(code) for code in range(32, 127)} - {"\n"}, "pdflatex reads plain letters everywhere"
     compiler = shutil.which("tectonic") or shutil.which("pdflatex")
     if compiler is not None:
-        page = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
+        page = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{text}\end{{document}}"
         (tmp_path / "page.tex").write_text(page)
         subprocess.run([compiler, "page.tex"], cwd=tmp_path, check=True, timeout=120)
         assert (tmp_path / "page.pdf").exists()

@@ -333,6 +333,7 @@ def test_latex_compiles_or_at_least_is_well_formed(tmp_path):
     tables = loading.load(folder)
     found = answer(tables)
     text = latex.latex(found, contents(tables, found))
+    assert text.count(r"\begin{tabular}") == text.count(latex.FIT), "each is as wide as the text at most"
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") >= 6
     well_formed(text)
     compiled(text, tmp_path / "made")
@@ -341,7 +342,7 @@ def test_latex_compiles_or_at_least_is_well_formed(tmp_path):
 def well_formed(text):
     """Balanced braces and environments, as many cells in every row as columns, and no sign that LaTeX acts on."""
     assert text.isascii()
-    body = re.sub(r"^%.*$", "", text, flags=re.MULTILINE)
+    body = re.sub(r"^%.*$", "", text, flags=re.MULTILINE).replace(latex.FIT, "{")
     bare = re.sub(r"\\[\\{}&%$#_]", " ", body)  # escaped signs, and the ends of rows
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     assert not re.search(r"[#%_~^\"|<>`]", re.sub(r"\$[^$]*\$", "", bare))
@@ -359,7 +360,7 @@ def compiled(text, folder):
     if program is None:
         return
     folder.mkdir()
-    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (folder / "t.tex").write_text(f"{head}{text}\n\\end{{document}}\n")
     made = subprocess.run([program, "t.tex"], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert made.returncode == 0 and (folder / "t.pdf").exists(), made.stdout[-2000:] + made.stderr[-2000:]
@@ -422,7 +423,19 @@ def test_two_arms_can_be_compared_alone(study, printed, capsys):
 def test_an_arm_that_is_none_is_refused(study, capsys, arms):
     assert report.main([str(study), "--compare", *arms]) == 2
     message = capsys.readouterr().err
-    assert "shared" in message or "two different arms" in message
+    assert message.startswith(f"error: --compare arm {arms[1]!r}")
+    assert "Did you mean 'shared'?" in message or "named twice" in message
+    assert not (study / "report" / f"compare-{'-'.join(arms)}").exists()
+
+
+def test_two_arms_say_how_many_trainings_are_theirs_and_print_their_difference(study, printed, capsys):
+    assert report.main([str(study), "--compare", "shared", "product", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    pair = choosing.compared(results.load(study), ["shared", "product"])
+    assert [(row["arm"], row["against"]) for row in rows] == [("product", "shared")] * len(pair.comparisons)
+    assert [float(row["mean"]) for row in rows] == [one.mean for one in pair.comparisons]
+    whole = answer(results.load(study)).headline.trainings
+    assert f"all {whole} confirm trainings of the study, {2 * whole // 3} of which are compared here" in pair.sentence
 
 
 def test_several_studies_are_reported_as_one(study, tmp_path, capsys):

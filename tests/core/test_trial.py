@@ -166,10 +166,14 @@ def test_every_seed_gives_the_same_start_to_every_arm(tmp_path: Path) -> None:
 
 
 def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
-    setting, said = workload(SMOKE), []
-    file = teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
-    teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append)
+    setting, said, passed = workload(SMOKE), [], []
+    file = teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append, passing=passed.append)
+    teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append, passing=passed.append)
     assert len(said) == 1 and "sat-narrow" in said[0]
+    epochs = setting.teachers["sat-narrow"].epochs
+    assert [line.partition(",")[0] for line in passed[:-1]] == [
+        f"teacher sat-narrow: epoch {number}/{epochs}" for number in range(1, epochs + 1)
+    ], "one line an epoch, of the one time that it was trained"
     facts = teachers.facts(file)
     assert set(facts) >= {"sha256", "clean_accuracy", "robust_accuracy", "worst_class_robust_accuracy"}
     file.path.write_bytes(file.path.read_bytes()[:-1] + b"x")

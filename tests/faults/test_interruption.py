@@ -64,6 +64,25 @@ def test_a_guard_ends_it_with_its_own_words(tmp_path: Path, capfd: pytest.Captur
     assert ended(pid) == 75 and "Ray's raylet has died. Run the same" in capfd.readouterr().err
 
 
+def test_a_signal_that_ends_ray_too_is_an_interruption_and_our_line_the_last(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As SIGTERM to the whole process group does: Ray's processes complain while they go."""
+
+    def with_ray(stop: Interruption) -> None:
+        stop.clean_up = lambda: os.write(2, b"raylet: Broken pipe\n")
+        stop.guards.append(lambda: "Ray's raylet has died." if stop.deadline < float("inf") else "")
+
+    note = tmp_path / "ready"
+    pid = fork(deaf(note, with_ray))
+    until(note)
+    os.kill(pid, signal.SIGTERM)
+    assert ended(pid) == 75
+    said = capfd.readouterr().err
+    assert "has died" not in said and "raylet: Broken pipe" in said
+    assert said.splitlines()[-1] == "interrupted, and Ray with it. Run the same command again to continue."
+
+
 def test_cleaning_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "CLEANING", 0.2)
 

@@ -96,7 +96,31 @@ def test_an_interval_over_images_agrees_with_the_binomial_one() -> None:
     exact = binomtest(300, 1000).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.003)
     sure = stats.over_images(np.ones((2, 10)), np.zeros(10, int), mean)
-    assert sure == (1, 1, 1)
+    assert (sure.estimate, sure.high) == (1, 1) and sure.low < binomtest(10, 10).proportion_ci(method="wilson").low
+
+
+def test_a_worst_class_without_a_hit_is_no_certainty_even_where_all_seeds_agree() -> None:
+    labels = np.repeat(np.arange(10), 60)
+    for accuracy in (np.linspace(0, 0.9, 10), np.zeros(10)):
+        correct = np.tile(np.arange(60) < 60 * accuracy[:, None], (8, 1, 1)).reshape(8, -1)
+        exact = binomtest(0, 60).proportion_ci(method="exact")  # of one class
+        for found in (stats.arm_worst(correct, labels), stats.worst_interval(accuracy, 60)):
+            assert found.low == 0 <= found.estimate < found.high and 0.5 * exact.high < found.high <= exact.high
+    sure = stats.arm_worst(np.ones((8, 600)), labels)
+    assert sure.low < sure.estimate == sure.high == 1
+
+
+@pytest.mark.parametrize("lowest", [0.01, 0.05])
+def test_intervals_of_a_class_that_is_hardly_ever_right_cover_the_truth(lowest: float) -> None:
+    rng, truth, repetitions = np.random.default_rng(3), np.array([lowest, *FAAL[1:]]), 100
+    labels, seeds, one = np.repeat(np.arange(10), 60), 0, 0
+    for _ in range(repetitions):
+        correct = verdicts(rng, np.broadcast_to(truth, (1, 6, 10)), 60)[0].reshape(6, -1)
+        found = stats.arm_worst(correct, labels, draws=200)
+        seeds += found.low <= lowest <= found.high
+        found = stats.worst_interval(stats.class_accuracies(correct, labels)[0], 60, draws=200)
+        one += found.low <= lowest <= found.high
+    assert min(seeds, one) / repetitions >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / repetitions)
 
 
 def test_same_input_same_interval_and_bad_input_is_refused() -> None:

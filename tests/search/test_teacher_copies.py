@@ -68,10 +68,10 @@ def test_a_new_machine_fetches_the_teacher_and_trains_none(
     made = plan(tmp_path, store=uri)
     ledger = Ledger(made.request.storage, made.request.study)
     first = machine("first")
-    Inputs(made, ledger, print).teachers()
+    Inputs(made, ledger, print, print).teachers()
     nobody_trains(monkeypatch)
     second = machine("second")
-    Inputs(made, ledger, print).teachers()
+    Inputs(made, ledger, print, print).teachers()
     assert second.valid() and second.facts.read_bytes() == first.facts.read_bytes()
     assert first.path != second.path and second.path.read_bytes() == first.path.read_bytes()
 

@@ -14,6 +14,7 @@ Statistic = Callable[[Array], Array]
 """Class accuracies (..., C) -> a number for each (...)."""
 
 DRAWS = 1000
+PSEUDO = 2  # half the square of 1.96
 
 
 class Interval(NamedTuple):
@@ -29,7 +30,8 @@ def over_images(correct: Any, labels: Any, statistic: Statistic, draws: int = DR
 
     `correct` (S, N) are verdicts on the same images, `labels` (N,) in [0, C) with at least one image a class.
     Bias-corrected and accelerated bootstrap (Efron, JASA 1987), stratified by class. It suits means and
-    differences of means; a minimum wants `arm_worst`. The same input always gives the same output.
+    differences of means; a minimum wants `arm_worst`. The same input always gives the same output. Where it has no
+    width, because every class was judged alike throughout, quantiles of the draws of `smoothed` images stand in.
     """
     correct, labels = _checked(correct, labels)
 
@@ -39,7 +41,8 @@ def over_images(correct: Any, labels: Any, statistic: Statistic, draws: int = DR
     estimate = float(mean(class_accuracies(correct, labels)))
     found = np.sort(mean(resampled(correct, labels, draws)))
     if np.ptp(found) < 1e-12:
-        return Interval(estimate, estimate, estimate)
+        few = np.quantile(mean(resampled(correct, labels, draws, smooth=True)), (ALPHA / 2, 1 - ALPHA / 2))
+        return Interval(estimate, min(estimate, float(few[0])), max(estimate, float(few[1])))
     below = (np.count_nonzero(found < estimate - 1e-12) + np.count_nonzero(found <= estimate + 1e-12)) / (2 * draws)
     shift = float(ndtri(np.clip(below, 1 / draws, 1 - 1 / draws)))
     skew = _acceleration(correct, labels, mean)
@@ -81,15 +84,38 @@ def around(estimate: float, images: float, seeds: Array) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def resampled(correct: Any, labels: Any, draws: int = DRAWS, seed: int = 0) -> Array:
-    """Class accuracies (draws, S, C) of trainings (S, N) on images drawn again, with replacement, in each class."""
+def resampled(correct: Any, labels: Any, draws: int = DRAWS, seed: int = 0, smooth: bool = False) -> Array:
+    """Class accuracies (draws, S, C) of trainings (S, N) on images drawn again, with replacement, in each class.
+
+    `smooth`: a class that has hardly a hit or hardly a miss, of which the images at hand say next to nothing about
+    others, gets `PSEUDO` images more of either kind to draw from, as `smoothed` says.
+    """
     correct, labels = _checked(correct, labels)
     rng = np.random.default_rng(seed)
     columns = []
     for patterns, counts in _patterns(correct, labels):
-        times = rng.multinomial(counts.sum(), counts / counts.sum(), size=draws)  # (draws, patterns)
-        columns.append(times @ patterns / counts.sum())
+        n, weights = counts.sum(), counts
+        if smooth and _extreme(counts @ patterns.mean(axis=-1) / n, n):
+            both = np.repeat([[0.0], [1.0]], patterns.shape[1], axis=1)
+            patterns, weights = np.concatenate([patterns, both]), np.append(counts, [PSEUDO, PSEUDO])
+        times = rng.multinomial(n, weights / weights.sum(), size=draws)  # (draws, patterns)
+        columns.append(times @ patterns / n)
     return np.stack(columns, axis=-1)
+
+
+def smoothed(accuracy: Any, n: Any) -> Array:
+    """Accuracies (...) from n images each, to draw new images by: those with fewer than two hits or two misses as if
+    there had been two more of both (Agresti and Coull, The American Statistician 1998).
+
+    None of 60 images right does not mean that none ever is: drawn from these 60, every new image would be wrong.
+    """
+    accuracy, n = np.broadcast_arrays(np.asarray(accuracy, dtype=float), np.asarray(n))
+    return np.where(_extreme(accuracy, n), (accuracy * n + PSEUDO) / (n + 2 * PSEUDO), accuracy)
+
+
+def _extreme(accuracy: Any, n: Any) -> Any:
+    hits = accuracy * n
+    return (hits < PSEUDO - 1e-9) | (hits > n - PSEUDO + 1e-9)
 
 
 def class_accuracies(correct: Any, labels: Any) -> Array:

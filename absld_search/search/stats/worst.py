@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.special import ndtr, ndtri
 
 from absld_search.core.metrics import binomial_variance, shrunken
-from absld_search.search.stats.images import Interval, around, class_accuracies, resampled
+from absld_search.search.stats.images import Interval, around, class_accuracies, resampled, smoothed
 from absld_search.search.stats.seeds import ALPHA
 
 Array = NDArray[np.float64]
@@ -55,14 +55,14 @@ def worst_interval(class_accuracy: Any, n: Any, draws: int = 400) -> Interval:
     """Debiased worst class of one training (C,) with its 95 % interval for new images, n (C,) each.
 
     Estimate +- 1.96 standard errors, which are those of the debiased estimate itself under the shrunken class
-    accuracies. The same input always gives the same output.
+    accuracies; a worst class without a hit has a width too (`smoothed`). The same input always gives the same output.
     """
     accuracy, n = np.asarray(class_accuracy, dtype=float), np.asarray(n)
     n = np.broadcast_to(n, accuracy.shape)
-    assumed = np.clip(shrunken(accuracy, n), 0, 1)
+    assumed = smoothed(np.clip(shrunken(accuracy, n), 0, 1), n)
     drawn = np.random.default_rng(0).binomial(n, assumed, size=(draws, accuracy.size)) / n
     estimate, half = float(debiased_worst(accuracy, n)), Z * float(debiased_worst(drawn, n).std())
-    return Interval(estimate, max(0.0, estimate - half), min(1.0, estimate + half))
+    return _fraction(estimate, estimate - half, estimate + half)
 
 
 def arm_worst(correct: Any, labels: Any, draws: int = 400) -> Interval:
@@ -70,12 +70,16 @@ def arm_worst(correct: Any, labels: Any, draws: int = 400) -> Interval:
 
     `correct` (S, N) on the same images with `labels` (N,). The variance is that over images (bootstrap, the same
     images for all trainings) plus that over seeds; what is private to an image and a seed counts in both, so
-    the interval is a little too wide rather than too narrow. One training has `worst_interval`.
+    the interval is a little too wide rather than too narrow. Seeds that agree are no certainty: the images are drawn
+    with `smoothed` classes, so the interval has a width. One training has `worst_interval`.
     """
     accuracy, n = class_accuracies(correct, labels), np.bincount(np.asarray(labels))
     if len(accuracy) == 1:
         return worst_interval(accuracy[0], n)
     each = debiased_worst(accuracy, n)
-    images = debiased_worst(resampled(correct, labels, draws), n).mean(axis=1).var()
-    found = around(float(each.mean()), float(images), each)
-    return Interval(found.estimate, max(0.0, found.low), min(1.0, found.high))
+    images = debiased_worst(resampled(correct, labels, draws, smooth=True), n).mean(axis=1).var()
+    return _fraction(*around(float(each.mean()), float(images), each))
+
+
+def _fraction(*interval: float) -> Interval:
+    return Interval(*(min(1.0, max(0.0, value)) for value in interval))
