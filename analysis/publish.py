@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absld_search.core.results import Tables
 from absld_search.words import UsageError
-from analysis import figures, loading, markdown, readings
+from analysis import figures, loading, markdown, readings, terminal
 from analysis.answer import Answer, Comparison, answer
 from analysis.contents import contents
 from analysis.drawing import save
@@ -38,14 +38,16 @@ def publish(results: Path) -> list[str]:
     write_text(file, index(file.read_text(encoding="utf-8") if file.is_file() else BARE, lines))
     if (results / "readings" / README).is_file():
         file = results.parents[1] / README
-        write_text(file, filled(file.read_text(encoding="utf-8"), "headline", headline(results)))
+        write_text(file, readme(file.read_text(encoding="utf-8"), results))
     return [folder.name for folder in folders]
 
 
-def headline(results: Path) -> str:
-    """What the README says first, with the numbers of the kept study that its first line names."""
+def readme(page: str, results: Path) -> str:
+    """The README with what it says first, and how the study ends of which it says it: its reading names it."""
     study, _, said = (results / "readings" / README).read_text(encoding="utf-8").partition("\n")
-    return readings.filled(said, answer(loading.load(results / "data" / study))).strip()
+    found = answer(loading.load(results / "data" / study))
+    page = filled(page, "headline", readings.filled(said, found).strip())
+    return filled(page, "ending", f"```\n{terminal.shortest(found)}\n```")
 
 
 def page(folder: Path, results: Path) -> list[str]:

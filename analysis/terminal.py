@@ -32,6 +32,13 @@ def table(found: Answer, width: int = 110) -> str:
     return "\n".join(lines)
 
 
+def shortest(found: Answer, width: int = 110) -> str:
+    """Of the same, the arms, how they differ, and what is decided."""
+    parts = [_arms(found, width), _aligned(*cells.comparisons(found), width) if found.comparisons else []]
+    parts.append([line for verdict in found.verdicts for line in _wrapped(verdict, width)])
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
 def _arms(found: Answer, width: int) -> list[str]:
     """The table of arms. Where it is too wide the trials are left out, not cut: each stands whole beside its choice."""
     heading, rows = cells.rows(found, narrow=True)
