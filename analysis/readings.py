@@ -1,7 +1,9 @@
 """What a person writes about a study, with places for its numbers: no number of a result is typed by hand.
 
 A place is `{ARM.MEASURE}` with worst, mean, clean or nsd, which becomes mean and standard deviation over seeds, or
-`{ARM - FIRST.MEASURE}` with tail, worst or mean, a difference to the first arm with its interval over seeds.
+`{ARM - FIRST.MEASURE}` with tail, worst or mean, a difference to the first arm with its interval over seeds; `{seeds}` is
+the least number of them in an arm. `{decided ARM - FIRST.MEASURE}` and `{undecided ...}` leave nothing behind, and are
+refused where it is otherwise, so that no sentence outlives what it says.
 """
 
 import math
@@ -11,12 +13,13 @@ from collections.abc import Callable
 from absld_search.words import UsageError, require_known
 from analysis.answer import MEAN, WORST, Answer, Comparison, Row
 
-PLACE = re.compile(r"\{([\w.-]+)(?: - ([\w.-]+))?\.(\w+)\}")
+PLACE = re.compile(r"\{(?:(decided|undecided) )?([\w.-]+)(?: - ([\w.-]+))?\.(\w+)\}")
 
 
 def filled(text: str, found: Answer) -> str:
     """The text with the study's numbers. Raises: UsageError naming the place that is none."""
-    return PLACE.sub(_number(found), text)
+    seeds = min((row.seeds for row in found.rows), default=0)
+    return PLACE.sub(_number(found), text.replace("{seeds}", str(seeds)))
 
 
 def measures(found: Answer) -> dict[str, str]:
@@ -32,10 +35,13 @@ def _number(found: Answer) -> Callable[[re.Match[str]], str]:
     known = measures(found)
 
     def number(place: re.Match[str]) -> str:
-        arm, first, word = place.groups()
+        verdict, arm, first, word = place.groups()
         require_known(f"{place[0]}: arm", arm, rows)
         measure = known[require_known(f"{place[0]}: measure", word, known)]
-        return mean(rows[arm], measure, place[0]) if first is None else difference(_pair(found, arm, first, measure))
+        if first is None:
+            return mean(rows[arm], measure, place[0])
+        pair = _pair(found, arm, first, measure)
+        return _so(pair, verdict, place[0]) if verdict else difference(pair)
 
     return number
 
@@ -45,6 +51,13 @@ def _pair(found: Answer, arm: str, first: str, measure: str) -> Comparison:
         if (each.arm, each.against, each.measure) == (arm, first, measure):
             return each
     raise UsageError(f"{{{arm} - {first}}}: the study does not compare them in {measure}.")
+
+
+def _so(pair: Comparison, verdict: str, place: str) -> str:
+    """Nothing, where the pair is decided, or not, as the verdict says."""
+    if pair.decided != (verdict == "decided"):
+        raise UsageError(f"{place}: it is {'' if pair.decided else 'not '}decided; write the sentence anew.")
+    return ""
 
 
 def mean(row: Row, measure: str, place: str) -> str:

@@ -373,3 +373,5 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_others(tmp_path: 
         assert not loaded, f"{page.name} loads {loaded}"
     assert "load_study" in (tmp_path / "site/reference/index.html").read_text("utf-8")
     assert len(pages) >= 20
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert not [page.name for page in (ROOT / "docs/results").glob("*.md") if f"results/{page.name}" not in nav]

@@ -73,6 +73,18 @@ def test_numbers_of_a_reading_are_the_studys(study: Path) -> None:
             readings.filled(place, found)
 
 
+def test_a_sentence_does_not_outlive_what_it_says(study: Path) -> None:
+    found = answer(results.load(study))
+    said = "{decided shared - dual.worst}Worse, by {seeds} seeds.{undecided product - dual.worst}"
+    assert readings.filled(said, found) == "Worse, by 8 seeds."
+    for place, so in [
+        ("{undecided shared - dual.worst}", "it is decided"),
+        ("{decided product - dual.worst}", "not decided"),
+    ]:
+        with pytest.raises(UsageError, match=f"{so}; write the sentence anew"):
+            readings.filled(place, found)
+
+
 def test_what_is_not_finished_or_no_study_is_not_kept(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
