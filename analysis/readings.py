@@ -1,8 +1,8 @@
 """What a person writes about a study, with places for its numbers: no number of a result is typed by hand.
 
 A place is `{ARM.MEASURE}` with worst, mean, clean or nsd, which becomes mean and standard deviation over seeds, or
-`{ARM - FIRST.MEASURE}` with tail, worst or mean, a difference to the first arm with its interval over seeds; `{seeds}` is
-the least number of them in an arm. `{decided ARM - FIRST.MEASURE}` and `{undecided ...}` leave nothing behind, and are
+`{ARM - FIRST.MEASURE}` with tail, worst or mean, a difference to the first arm with its interval over seeds; `{seeds}`
+is the least number of them in an arm. `{decided ARM - FIRST.MEASURE}` and `{undecided ...}` leave nothing behind, and are
 refused where it is otherwise, so that no sentence outlives what it says.
 """
 
