@@ -20,13 +20,14 @@ from click.testing import CliRunner
 from nbclient import NotebookClient
 
 from absld_search import run, status, train, workloads
-from absld_search.core import data, datasets
+from absld_search.core import data, datasets, results
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.trial import run_trial
 from absld_search.workloads import WORKLOADS
 from analysis import export, report, tables
+from analysis.answer import answer
 from tests import image_files as files
 from tests.commands import shown, unknown_words
 
@@ -337,6 +338,9 @@ def test_the_notebook_runs(study: Path, monkeypatch: pytest.MonkeyPatch) -> None
     kept = {cell.id: cell for cell in book.cells if cell.cell_type == "code"}
     assert all(cell.execution_count and cell.outputs for cell in kept.values()), "kept with its outputs"
     assert not re.search(r"/(home|tmp|root|work)/", NOTEBOOK.read_text("utf-8"))
+    outputs = "".join(output.get("text", "") for cell in kept.values() for output in cell.outputs)
+    readmes = answer(results.load(ROOT / "docs/results/data/ablation_dual_temps-digits"))
+    assert all(f"* {verdict}" in outputs for verdict in readmes.verdicts), "of the README's study"
     NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     fresh = {cell.id: cell for cell in book.cells if cell.cell_type == "code"}
     pictures = [name for name, cell in fresh.items() if any("image/png" in o.get("data", {}) for o in cell.outputs)]
