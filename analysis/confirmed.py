@@ -31,11 +31,10 @@ class Headline:
     """The attack whose numbers an answer leads with, and on how much it rests."""
 
     kind: str  # its word in the names of metrics
-    trainings: int  # confirm trainings that count, in all arms
+    trainings: int  # confirm trainings that count, in all arms shown
     images: int  # test images of each; the fewest, where they differ
     passed_over: str = ""  # a stronger attack, stored for some of these trainings only; its name in a sentence
     held: int = 0  # by how many
-    compared: int = 0  # of these trainings, those of the two arms that were picked; 0 where all arms are shown
 
 
 def chosen(tables: Tables) -> dict[str, dict[str, Any]]:
