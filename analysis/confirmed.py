@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from absld_search.core import metrics
 from absld_search.core.attack_names import ATTACKS, BY_WORD, KINDS, SEARCH_ATTACKS, strongest
 from absld_search.core.results import Tables
+from analysis.loading import seconds_of
 
 SEARCHED = KINDS[SEARCH_ATTACKS[-1]]  # the word of the search's own attack, APGD-CE
 
@@ -107,7 +108,7 @@ def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     num_classes, kind = len(tables.facts["classes"]), headline(tables)
     trainings, images = counted(tables), by_training(tables.images.filter(pc.field("split") == "test"))
     return {
-        arm: {seed: _seed(images[row["training"]], num_classes, row["seconds"], kind) for seed, row in of_arm.items()}
+        arm: {seed: _seed(images[row["training"]], num_classes, seconds_of(row), kind) for seed, row in of_arm.items()}
         for arm, of_arm in trainings.items()
     }
 

@@ -200,6 +200,44 @@ def test_a_failed_training_costs_what_it_took(study):
     assert {row.arm: row.search for row in spending.costs(tables)}["dual"] == pytest.approx(0.2)
 
 
+def test_a_configuration_that_is_proposed_twice_costs_once(tmp_path):
+    """Small spaces propose one again; its training is there already, and both trials have its values."""
+
+    def again(row):
+        return row | {"config": "config-dual-0"} if row["number"] == 2 else row
+
+    more = [row_of(f"config-dual-{n}", seconds=360.0) for n in range(2)]
+    tables = loading.load(change(write_study(tmp_path / "s", {"dual": 0.0}, trials=3, seeds=0), again, more=more))
+    assert spending.courses(tables)["dual"].hours == pytest.approx([0.1, 0.2, 0.2])
+    assert spending.costs(tables)[0].search == pytest.approx(0.2)
+
+
+def test_a_time_that_was_never_recorded_is_a_dash_and_in_no_mean(tmp_path):
+    """Tables of an older program: a training that was taken over took what finding it took."""
+    found = {"dual": 0.0017, "shared": None}
+
+    def timed(row):
+        arm, seed = row["config"].split("-")[1], row["seed"]
+        lost = arm in found and (arm == "shared" or seed < 1002)
+        return row | {"seconds": found[arm] if lost else 120.0}
+
+    arms = {"dual": 0.0, "shared": -0.1, "product": 0.1}
+    more = [row_of(f"config-{arm}-0", seconds=0.0 if arm == "dual" else 36.0) for arm in arms]
+    folder = change(write_study(tmp_path / "s", arms, seeds=4, trials=3), training=timed)
+    tables = loading.load(change(folder, more=more))
+    answered = answer(tables)
+    minutes = {row.arm: row.measures.get("minutes") for row in answered.rows}
+    assert (minutes["dual"].mean, minutes["dual"].n, minutes["product"].n) == (2.0, 2, 4)
+    assert minutes["shared"] is None, "none of its four is known"
+    assert set(spending.courses(tables)) == {"shared", "product"}
+    shown = {section.title: section.blocks for section in contents(tables, answered)}
+    assert [row[-2:] for row in shown["Cost"][0].rows] == [
+        ["–", "–"], ["0.010", "–"], ["0.010", "0.133"], ["–", "–"],
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(sheets.sheets(tables, answered)["costs"])))
+    assert [row["search_hours"] for row in rows] == ["", "0.01", "0.01"]
+
+
 @pytest.mark.parametrize("directions", [["max", "max"], ["max", "min"], ["min", "max"], ["min", "min"]])
 def test_attainment_is_what_each_seeds_front_reaches(directions):
     rng = np.random.default_rng(3)
