@@ -54,8 +54,8 @@ def unconfirmed(tables: Tables, which: str, arm: str | None, trial: Mapping[str,
         )
     if stage != "confirm":
         return (
-            f"this seed of {trial['trial']} is the search's: its values are those on val by which it was chosen, so they "
-            "may owe something to luck; without --seed the first confirm seed is exported"
+            f"this seed of {trial['trial']} is the search's: its values are those on val by which it was chosen, so "
+            "they may owe something to luck; without --seed the first confirm seed is exported"
         )
     complete = [row for row in _of_arm(tables, arm) if row["state"] == "COMPLETE"]
     knee = _knee(tables, complete) if which == "knee" else trial

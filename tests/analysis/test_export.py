@@ -103,7 +103,7 @@ def test_the_knee_is_the_choice_although_an_earlier_one_was_confirmed_too(tmp_pa
     tables = results.load(write_study(tmp_path / "grown", {"dual": 0.0}))
     front = pick(tables, "knee", "dual")["trial"]
     complete = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
-    other = next(row for row in reversed(complete) if not row["chosen"])
+    other = next(row for row in complete if not row["pareto_arm"])
     rows = [row | {"chosen": row["trial"] == other["trial"]} for row in tables.trials.to_pylist()]
     again = [row | {"config": other["config"], "training": f"{other['config']}-s{row['seed']}"}
              for row in tables.trainings.to_pylist()]  # fmt: skip

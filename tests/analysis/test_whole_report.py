@@ -169,6 +169,24 @@ def test_the_best_worst_class_for_the_cost_is_a_curve_whatever_the_objectives_ar
     assert "worst-class" in best.get_ylabel()
 
 
+def test_an_empty_panel_says_why_and_points_at_no_panel_that_is_empty_too(study):
+    tables = loading.load(study)
+    facts = tables.facts | {"objectives": {"robust_accuracy": "max"}}
+    _, best = figures.FIGURES["spending"].draw(tables._replace(facts=facts)).axes
+    assert [text.get_text() for text in best.texts] == ["the worst class on val\nis not stored"]
+    words = facts | {"arm_words": {"dual": {"coupling": "shared"}, "shared": {"coupling": "shared"}}}
+    for side, said in (("adv", "no temperatures here"), ("clean", "the same as for\nadversarial labels")):
+        gone = [
+            metric.startswith(f"temperature_{side}") and training.startswith("config-dual")
+            for metric, training in zip(
+                *(tables.epochs[name].to_pylist() for name in ("metric", "training")), strict=True
+            )
+        ]
+        kept = tables.epochs.filter(pa.array([not one for one in gone]))
+        panels = figures.FIGURES["temperatures"].draw(tables._replace(facts=words, epochs=kept)).axes
+        assert [text.get_text() for panel in panels for text in panel.texts] == [said]
+
+
 def test_arms_that_differ_in_length_alone_are_asked_how_the_short_rank(tmp_path):
     words = {"tenth": {"epochs": 3}, "whole": {"epochs": 30}}
     folder = write_study(tmp_path / "proxy", {"tenth": 0.0, "whole": 0.0}, trials=9, seeds=1, arm_words=words)
