@@ -18,15 +18,7 @@ from absld_search.core.results import Tables
 from absld_search.search import stats
 from analysis import evidence, standing
 from analysis.caveats import caveats
-from analysis.confirmed import (
-    SEARCHED,
-    Headline,
-    Seed,
-    chosen,
-    confirm_trainings,
-    confirmed,
-    headline_of,
-)
+from analysis.confirmed import SEARCHED, Headline, Seed, chosen, confirm_trainings, confirmed, headline_of
 from analysis.sentences import measured_under, verdicts_of
 from analysis.verdicts import Verdicts, verdicts
 
@@ -71,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm minus the first arm in one measure, paired by seed; holm_p corrects p for the number of arms.
+    """An arm minus the first arm in one measure, paired by seed; holm_p corrects p for its family.
 
     `low` and `high` are for new seeds on these images, `low_both` and `high_both` for new seeds and new images.
     """
@@ -123,13 +115,17 @@ class Answer:
         return " ".join(self.verdicts)
 
 
-def answer(tables: Tables) -> Answer:
-    """The answer of a study; an arm without confirm results gets a row that says so."""
+def answer(tables: Tables, comparisons: list[Comparison] | None = None, family: int | None = None) -> Answer:
+    """The answer of a study; an arm without confirm results gets a row that says so.
+
+    `comparisons`: those to tell of, with p corrected for `family` of them; by default each arm with the first.
+    """
     facts, seeds, on_test = tables.facts, confirmed(tables), verdicts(tables)
-    headline = headline_of(tables)
-    rows = [_row(tables, arm, seeds[arm], headline.kind) for arm in facts["arms"]]
-    comparisons = _comparisons(tables, seeds, on_test, compared(len(facts["classes"]), headline.kind))
-    arms = facts["arms"]
+    headline, arms = headline_of(tables), facts["arms"]
+    rows = [_row(tables, arm, seeds[arm], headline.kind) for arm in arms]
+    if comparisons is None:
+        comparisons = _comparisons(tables, seeds, on_test, compared(len(facts["classes"]), headline.kind))
+    family = len(arms) - 1 if family is None else family
     worst = {arm: _differences(WORST.format(headline.kind), seeds[arm], seeds[arms[0]]) for arm in arms[1:]}
     return Answer(
         study=facts["study"],
@@ -138,10 +134,10 @@ def answer(tables: Tables) -> Answer:
         rows=rows,
         comparisons=comparisons,
         verdicts=said(facts["workload"], rows, comparisons, headline),
-        caveats=caveats(facts, rows, seeds, headline),
+        caveats=caveats(facts, rows, seeds, headline, family),
         worst=evidence.worst_rows(tables, seeds, on_test),
         classes=evidence.class_differences(tables, [arm for arm in arms if _decided(arm, comparisons)], on_test),
-        power=evidence.power(arms[0], worst, on_test),
+        power=evidence.power(arms[0], worst, on_test, family),
         teachers=dict(facts.get("teachers", {})),
         headline=headline,
         notices=standing.notices(tables),

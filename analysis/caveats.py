@@ -12,9 +12,9 @@ from analysis.sentences import plain
 
 
 def caveats(
-    facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]], headline: Headline
+    facts: Mapping[str, Any], rows: list[Any], seeds: Mapping[str, Mapping[int, Seed]], headline: Headline, family: int
 ) -> list[str]:
-    """One sentence or two each; `rows` are the answer's."""
+    """One sentence or two each; `rows` are the answer's, `family` the comparisons that p is corrected for."""
     summary = facts.get("workload_summary", "")
     setting = f"{facts['workload']} ({summary})" if summary else facts["workload"]
     return [
@@ -22,7 +22,7 @@ def caveats(
         _fixed_caveat(facts),
         _selection_caveat(facts, rows),
         *_oracle_caveat(facts),
-        *_seeds_caveat(rows),
+        *_seeds_caveat(rows, family),
         *_attack_caveat(facts, headline),
         *_images_caveat(seeds, headline.kind),
         "Seeds vary a training's start, order and noise, not the test images. The interval over seeds and its p speak "
@@ -52,17 +52,16 @@ def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:
     )
 
 
-def _seeds_caveat(rows: list[Any]) -> list[str]:
+def _seeds_caveat(rows: list[Any], family: int) -> list[str]:
     if len(rows) < 2:
         return []
-    comparisons, n = len(rows) - 1, min((row.seeds for row in rows if row.seeds), default=0)
-    needed, lowest = stats.seeds_needed(comparisons), stats.floor(n, comparisons)
+    n = min((row.seeds for row in rows if row.seeds), default=0)
+    needed, lowest = stats.seeds_needed(family), stats.floor(n, family)
     enough = f"with {n}, p can reach {lowest:.2g}"
     short = f"with {n}, no p below {lowest:.2g} is possible, so nothing can be decided"
     return [
-        f"To decide at Holm p < {stats.ALPHA}, {comparisons} comparison(s) with the first arm need {needed} paired "
-        f"seeds; {enough if n >= needed else short}. The correction is for the number of arms, "
-        "in each of the three measures apart."
+        f"To decide at Holm p < {stats.ALPHA} takes {needed} paired seeds where p is corrected for {family} "
+        f"comparison(s), as here; {enough if n >= needed else short}. Each of the three measures is corrected apart."
     ]
 
 

@@ -24,8 +24,8 @@ TEACHER_LEGEND = (
 COMPARISON_LEGEND = (
     "Arm minus first arm in points, paired by seed. Over seeds: the 95 % interval of new seeds on these test images, "
     "the exact sign-flip test turned around. Both: of new seeds and new images (bootstrap over images and variance "
-    "over seeds). Holm p: the test's p, corrected for the number of arms. Decided: Holm p < 0.05; 'here' where the "
-    "interval over both does not exclude 0, so that the claim is about these images."
+    "over seeds). Holm p: the test's p, corrected for the comparisons it belongs to. Decided: Holm p < 0.05; 'here' "
+    "where the interval over both does not exclude 0, so that the claim is about these images."
 )
 WORST_LEGEND = (
     "On test under {attack}, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; "

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from absld_search.core.results import Tables
 from absld_search.search import fronts
 from absld_search.words import UsageError, require_known
-from analysis import evidence, pairs
-from analysis.answer import Answer, answer, said
-from analysis.verdicts import verdicts
+from analysis import pairs, standing
+from analysis.answer import Answer, answer
+from analysis.confirmed import headline
 
 SAME = ("workload", "objectives", "classes", "eps", "confirm_seeds")  # else numbers of studies are no match
 
@@ -34,31 +34,23 @@ def _safe(name: str) -> str:
 def compared(tables: Tables, arms: Sequence[str]) -> Answer:
     """The answer about two arms: the second minus the first, corrected for all pairs that could have been picked.
 
+    It is made from the tables of these two, as the figures are: both lead with the strongest attack that the two share.
     Raises: UsageError where an arm is not one of the study's, or both are the same.
     """
     first, second = _known(tables, arms)
-    order = [first, *(arm for arm in tables.facts["arms"] if arm != first)]
-    ordered = tables._replace(facts={**tables.facts, "arms": order})
-    whole = answer(ordered)
-    rows = [row for arm in (first, second) for row in whole.rows if row.arm == arm]
-    comparisons = pairs.compare(tables, first, second)
-    decided = [second] if any(found.decided for found in comparisons) else []
-    headline = replace(whole.headline, compared=sum(row.seeds for row in rows))
+    shown = restricted(tables, arms)
+    number = len(pairs.family(tables.facts["arms"], first, second))
+    found = answer(shown, pairs.compare(tables, first, second, headline(shown)), number)
     return replace(
-        whole,
-        rows=rows,
-        comparisons=comparisons,
-        headline=headline,
-        verdicts=said(tables.facts["workload"], rows, comparisons, headline),
-        worst=[row for row in whole.worst if row.arm in arms],
-        classes=evidence.class_differences(ordered, decided, verdicts(tables)),
-        caveats=[_picked(tables, first, second), *whole.caveats],
+        found,
+        caveats=[_picked(tables, first, second, number), *found.caveats],
+        notices=standing.notices(tables),  # that the study runs, whichever of its arms are shown
     )
 
 
-def _picked(tables: Tables, first: str, second: str) -> str:
+def _picked(tables: Tables, first: str, second: str, number: int) -> str:
     known = tables.facts["arms"]
-    number, reference = len(pairs.family(known, first, second)), known[0]
+    reference = known[0]
     text = f"Two of {len(known)} arms were picked for this report; p is corrected for "
     if reference in (first, second):
         return f"{text}the {number} comparison(s) with {reference} that were planned."

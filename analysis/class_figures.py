@@ -79,7 +79,13 @@ def temperatures(tables: Tables) -> Figure | None:
             axes.set_title(f"{arm}, {'adversarial' if side == 'adv' else side} labels")
             if side not in curves[arm]:
                 axes.text(
-                    0.5, 0.5, _why_none(tables, arm), transform=axes.transAxes, ha="center", va="center", fontsize=9
+                    0.5,
+                    0.5,
+                    _why_none(tables, arm, side),
+                    transform=axes.transAxes,
+                    ha="center",
+                    va="center",
+                    fontsize=9,
                 )
         figure.supxlabel("epoch", fontsize=10)
         label = "class temperature (no unit, log scale; dashed: bounds)"
@@ -88,10 +94,10 @@ def temperatures(tables: Tables) -> Figure | None:
         return figure
 
 
-def _why_none(tables: Tables, arm: str) -> str:
+def _why_none(tables: Tables, arm: str, side: str) -> str:
     """What stands in a panel without curves."""
     words = {**tables.facts.get("fixed", {}), **tables.facts.get("arm_words", {}).get(arm, {})}
-    if words.get("coupling") == "shared":
+    if words.get("coupling") == "shared" and side == "clean":
         return "the same as for\nadversarial labels"
     return "no temperatures here"
 

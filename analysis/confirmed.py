@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from absld_search.core import metrics
 from absld_search.core.attack_names import ATTACKS, BY_WORD, KINDS, SEARCH_ATTACKS, strongest
 from absld_search.core.results import Tables
+from analysis.loading import seconds_of
 
 SEARCHED = KINDS[SEARCH_ATTACKS[-1]]  # the word of the search's own attack, APGD-CE
 
@@ -31,11 +32,10 @@ class Headline:
     """The attack whose numbers an answer leads with, and on how much it rests."""
 
     kind: str  # its word in the names of metrics
-    trainings: int  # confirm trainings that count, in all arms
+    trainings: int  # confirm trainings that count, in all arms shown
     images: int  # test images of each; the fewest, where they differ
     passed_over: str = ""  # a stronger attack, stored for some of these trainings only; its name in a sentence
     held: int = 0  # by how many
-    compared: int = 0  # of these trainings, those of the two arms that were picked; 0 where all arms are shown
 
 
 def chosen(tables: Tables) -> dict[str, dict[str, Any]]:
@@ -108,7 +108,7 @@ def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     num_classes, kind = len(tables.facts["classes"]), headline(tables)
     trainings, images = counted(tables), by_training(tables.images.filter(pc.field("split") == "test"))
     return {
-        arm: {seed: _seed(images[row["training"]], num_classes, row["seconds"], kind) for seed, row in of_arm.items()}
+        arm: {seed: _seed(images[row["training"]], num_classes, seconds_of(row), kind) for seed, row in of_arm.items()}
         for arm, of_arm in trainings.items()
     }
 

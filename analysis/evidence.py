@@ -138,17 +138,18 @@ def _differing(tables: Tables, arm: str, first: str, found: Mapping[str, Verdict
     ]
 
 
-def power(first: str, differences: Mapping[str, list[float]], found: Mapping[str, Verdicts]) -> str:
+def power(first: str, differences: Mapping[str, list[float]], found: Mapping[str, Verdicts], family: int) -> str:
     """How many seeds, and how many images of a class, would decide a difference of one point; "" where unknown.
 
-    `differences`: each arm but the first -> its paired differences of the worst class.
+    `differences`: each arm but the first -> its paired differences of the worst class; `family`: for how many
+    comparisons p is corrected.
     """
     spreads = [float(np.std(values, ddof=1)) for values in differences.values() if len(values) > 1]
     shares = _discordances(first, found)
     if not any(spreads) or not shares:  # seeds that all agree, as where nothing is ever right, tell no spread
         return ""
-    seeds = stats.seeds_to_decide(max(spreads), POINT, len(differences))
-    images = stats.images_to_decide(max(shares), POINT, len(differences))
+    seeds = stats.seeds_to_decide(max(spreads), POINT, family)
+    images = stats.images_to_decide(max(shares), POINT, family)
     most = " or more" if seeds >= MOST_SEEDS else ""
     fewest = min(int(np.bincount(one.labels).min()) for one in found.values())
     return (

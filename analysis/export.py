@@ -41,7 +41,7 @@ WEIGHTS = "model.safetensors"
     "which",
     default="knee",
     show_default=True,
-    help="knee (of the confirmed trials, if any), best:METRIC or id:TRIAL, all by val.",
+    help="knee (of the arms' choices, if confirmed), best:METRIC or id:TRIAL, all by val.",
 )
 @click.option("--arm", help="Pick among the trials of this arm alone.")
 @click.option("--seed", type=int, help="Seed index of the training.  [default: the first confirm seed]")
@@ -75,7 +75,9 @@ def export(
         if not (source / name).is_file():
             raise UsageError(f"study: training {training['training']} keeps no {name}, so there is nothing to export.")
     described = _described(tables, trial, training, source)
-    content = _result(tables, trial, training, described, source, which, unconfirmed(tables, which, arm, trial))
+    content = _result(
+        tables, trial, training, described, source, which, unconfirmed(tables, which, arm, trial, training["stage"])
+    )
     _write(target, source, described, content)
     return content
 

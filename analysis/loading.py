@@ -1,7 +1,8 @@
 """A study's tables for a report: of the long ones only what a report shows, however many trials the search had."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +11,7 @@ from absld_search.core import results
 from absld_search.core.results import Tables
 
 WORST = "worst_class_robust_accuracy"
+FOUND = 0.01  # seconds an epoch: no training is over so soon
 JUDGED = ("search", "race")  # the stages whose values a trial's objectives are means of
 
 
@@ -25,6 +27,16 @@ def load(study_folder: Path | str) -> Tables:
     judged = _keys(repeated_trainings(trainings) if WORST in facts["objectives"] else judged_trainings(trainings))
     epochs, images = (results.read(study_folder, name, confirm) for name in ("epochs", "images"))
     return Tables(facts, trials, trainings, epochs, results.read(study_folder, "classes", confirm | judged), images)
+
+
+def seconds_of(training: Mapping[str, Any]) -> float | None:
+    """What a training took; None where nobody knows.
+
+    Tables of an older program hold of one that was taken over from another study how long it took to find it there.
+    """
+    found: float | None = training["seconds"]
+    quick = found is not None and training["state"] == "COMPLETE" and found < FOUND * training["epochs"]
+    return None if quick else found
 
 
 def judged_trainings(trainings: pa.Table) -> pa.Table:

@@ -17,11 +17,15 @@ from analysis.verdicts import verdicts
 Seeds = dict[str, dict[int, Seed]]
 
 
-def compare(tables: Tables, first: str, second: str) -> list[Comparison]:
-    """`second` minus `first` in each compared measure, as fractions; [] where they have no confirm seed in common."""
-    seeds, measures = confirmed(tables), compared(len(tables.facts["classes"]), headline(tables))
+def compare(tables: Tables, first: str, second: str, kind: str = "") -> list[Comparison]:
+    """`second` minus `first` in each compared measure, as fractions; [] where they have no confirm seed in common.
+
+    `kind`: the attack's word in the names of metrics; by default the one of the answer about all arms.
+    """
+    kind = kind or headline(tables)
+    seeds, measures = confirmed(tables), compared(len(tables.facts["classes"]), kind)
     pairs = family(tables.facts["arms"], first, second)
-    both = _over_both(tables, first, second, measures)
+    both = _over_both(tables, first, second, measures, kind)
     rows = [_compared(seeds, measure, first, second, pairs, both.get(measure)) for measure in measures]
     return [row for row in rows if row is not None]
 
@@ -61,8 +65,8 @@ def _differences(seeds: Seeds, measure: str, first: str, second: str) -> list[fl
     return [value for value in values if math.isfinite(value)]
 
 
-def _over_both(tables: Tables, first: str, second: str, measures: list[str]) -> dict[str, stats.Interval]:
-    found = verdicts(tables)
+def _over_both(tables: Tables, first: str, second: str, measures: list[str], kind: str) -> dict[str, stats.Interval]:
+    found = verdicts(tables, kind)
     if first not in found or second not in found:
         return {}
     return evidence.over_both(found[second], found[first], measures)

@@ -37,31 +37,44 @@ def pick(tables: Tables, which: str, arm: str | None = None) -> Trial:
     if not complete:
         raise UsageError(f"study: {'it' if arm is None else f'its arm {arm}'} has no complete trial yet.")
     if which == "knee":
-        return _knee(tables, _confirmed(tables, complete) or complete)
+        return _knee(tables, _settled(tables, complete))
     if word == "best" and rest:
         return _best(tables, complete, rest)
     raise UsageError(f"--pick {which!r}: {HOW}.")
 
 
-def unconfirmed(tables: Tables, which: str, arm: str | None, trial: Mapping[str, Any]) -> str:
-    """One line where the trial that `pick` gave, or the one that it passed over, was not confirmed; else ""."""
+def unconfirmed(tables: Tables, which: str, arm: str | None, trial: Mapping[str, Any], stage: str = "confirm") -> str:
+    """One line where the trial that `pick` gave, or the one that it passed over, was not confirmed; else "".
+
+    `stage`: of the training that stands for the trial; a confirmed one may have been asked for its search's.
+    """
     if not _confirmed(tables, [dict(trial)]):
         return (
             f"{trial['trial']} was not confirmed: its values are the search's, on val, of one that may owe them to luck"
         )
-    knee = (
-        _knee(tables, [row for row in _of_arm(tables, arm) if row["state"] == "COMPLETE"]) if which == "knee" else trial
-    )
+    if stage != "confirm":
+        return (
+            f"this seed of {trial['trial']} is the search's: its values are those on val by which it was chosen, so "
+            "they may owe something to luck; without --seed the first confirm seed is exported"
+        )
+    complete = [row for row in _of_arm(tables, arm) if row["state"] == "COMPLETE"]
+    knee = _knee(tables, complete) if which == "knee" else trial
     if knee["trial"] == trial["trial"]:
         return ""
-    return (
-        f"the front's knee, {knee['trial']}, was not confirmed, so this is the knee of the confirmed trials; "
-        f"--pick id:{knee['trial']} has that one"
-    )
+    what = "the knee of the arms' choices" if trial["chosen"] else "the knee of the confirmed trials"
+    why = "is no arm's choice" if _confirmed(tables, [dict(knee)]) else "was not confirmed"
+    return f"the front's knee, {knee['trial']}, {why}, so this is {what}; --pick id:{knee['trial']} has that one"
 
 
 def _of_arm(tables: Tables, arm: str | None) -> list[Trial]:
     return [row for row in tables.trials.to_pylist() if arm in (None, row["arm"])]
+
+
+def _settled(tables: Tables, rows: Sequence[Trial]) -> list[Trial]:
+    """Those that the study settled on: its arms' choices, else what else was confirmed (another command's choice,
+    which new trials have overtaken), else all."""
+    confirmed = _confirmed(tables, rows)
+    return [row for row in confirmed if row["chosen"]] or confirmed or list(rows)
 
 
 def _confirmed(tables: Tables, rows: Sequence[Trial]) -> list[Trial]:

@@ -1,13 +1,17 @@
 """The tables about a search as rows of short strings: cost, rungs, states, failures, places on the front."""
 
+import math
+
 from absld_search.core.results import Tables
 from analysis import standing
+from analysis.cells import MISSING
 from analysis.spending import costs as costs_of
 
 ROWS_SHOWN = 30  # of failures and places; a page is read, not searched
 COST_LEGEND = (
     "Hours of training, summed over trainings, so two that run at once count twice; search: with rungs and races, and "
-    "with what failed. A training that two arms share counts in both."
+    "with what failed. A training that two arms share counts in both; one taken over from another study, with what it "
+    "took there. A dash: that was not recorded."
 )
 RACE_LEGEND = (
     "Trials that a race gave more seeds: how probable it is, by a parametric bootstrap over seeds with the pooled "
@@ -64,6 +68,8 @@ def places(tables: Tables) -> Made:
 
 
 def _hours(value: float) -> str:
+    if math.isnan(value):
+        return MISSING
     return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
 
 

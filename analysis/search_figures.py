@@ -50,6 +50,9 @@ def spending(tables: Tables) -> Figure | None:
             axes.set_xlabel(f"{unit} of training")
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would touch in half the width
+        if not any(np.isfinite(course.best).any() for course in courses.values()):
+            why = "the worst class on val\nis not stored"
+            best.text(0.5, 0.5, why, transform=best.transAxes, ha="center", va="center", fontsize=9)
         legend_below(figure, 4)
         volume.set_title("Hypervolume of the front")
         best.set_title("Best worst class so far")

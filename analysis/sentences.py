@@ -39,8 +39,7 @@ def measured_under(headline: Headline) -> str:
     if not headline.trainings:
         return ""
     stored = f"the strongest attack stored for all {headline.trainings} confirm trainings"
-    part = f" of the study, {headline.compared} of which are compared here" if headline.compared else ""
-    return f"Measured under {plain_name(headline.kind)}: {stored}{part}, on {headline.images} test images each."
+    return f"Measured under {plain_name(headline.kind)}: {stored}, on {headline.images} test images each."
 
 
 def in_per_cent(measure: str) -> bool:

@@ -72,5 +72,7 @@ def _csv(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _safe(cell: Any) -> Any:
-    """A spreadsheet would carry out a word that looks like a formula."""
+    """Empty where nothing is known; a spreadsheet would carry out a word that looks like a formula."""
+    if isinstance(cell, float) and np.isnan(cell):
+        return ""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

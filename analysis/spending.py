@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from absld_search.search import fronts
 from analysis import repeats
-from analysis.loading import WORST, judged_trainings
+from analysis.loading import WORST, judged_trainings, seconds_of
 
 Array = NDArray[np.float64]
 HOUR = 3600.0
@@ -25,8 +25,8 @@ class Cost(NamedTuple):
     trials: int
     trainings: int
     epochs: int
-    search: float  # hours, with rungs and races
-    confirm: float  # hours
+    search: float  # hours, with rungs and races; nan where it is not known of each complete training what it took
+    confirm: float  # hours, likewise
 
 
 class Course(NamedTuple):
@@ -50,25 +50,33 @@ def costs(tables: Tables) -> list[Cost]:
 def _cost(arm: str, trials: list[dict[str, Any]], by_config: Mapping[str, list[Mapping[str, Any]]]) -> Cost:
     ended = [row for config in {t["config"] for t in trials} for row in by_config.get(config, ())]
     ended = [row for row in ended if row["state"] in ENDED]
-    confirm = sum(row["seconds"] or 0.0 for row in ended if row["stage"] == "confirm")
-    whole = sum(row["seconds"] or 0.0 for row in ended)
+    confirm = sum(_hours(row) for row in ended if row["stage"] == "confirm")
+    search = sum(_hours(row) for row in ended if row["stage"] != "confirm")
     complete = sum(trial["state"] == "COMPLETE" for trial in trials)
-    epochs = sum(row["epochs"] for row in ended)
-    return Cost(arm, complete, len(ended), epochs, (whole - confirm) / HOUR, confirm / HOUR)
+    return Cost(arm, complete, len(ended), sum(row["epochs"] for row in ended), search, confirm)
+
+
+def _hours(training: Mapping[str, Any]) -> float:
+    """Hours of a training; nan for a complete one of which nobody knows them."""
+    seconds = seconds_of(training)
+    if seconds is None:
+        return float("nan") if training["state"] == "COMPLETE" else 0.0
+    return seconds / HOUR
 
 
 def courses(tables: Tables) -> dict[str, Course]:
-    """Arm -> its search against the hours of training it had cost; arms without a complete trial are absent.
+    """Arm -> its search against the hours of training it had cost.
 
-    Trials count in the order of their numbers. Hours are of trainings, so two that run at once cost two; those of
-    trials that failed or were stopped on a rung count too.
+    Arms without a complete trial are absent, and those of which not all hours are known. Trials count in the order of
+    their numbers; one that repeats a configuration costs nothing. Hours are of trainings, so two that run at once cost
+    two; those of trials that failed or were stopped on a rung count too.
     """
     spent: dict[str, float] = {}
     for row in tables.trainings.filter(pc.field("stage") != "confirm").to_pylist():
-        spent[row["config"]] = spent.get(row["config"], 0.0) + (row["seconds"] or 0.0) / HOUR
+        spent[row["config"]] = spent.get(row["config"], 0.0) + _hours(row)
     worst = _worst(tables)
     found = {arm: _course(tables, arm, spent, worst) for arm in tables.facts["arms"]}
-    return {arm: course for arm, course in found.items() if course.hours.size}
+    return {arm: course for arm, course in found.items() if course.hours.size and np.isfinite(course.hours).all()}
 
 
 def reference(tables: Tables) -> list[float]:
@@ -92,7 +100,8 @@ def _worst(tables: Tables) -> dict[str, float]:
 
 def _course(tables: Tables, arm: str, spent: Mapping[str, float], worst: Mapping[str, float]) -> Course:
     trials = tables.trials.filter(pc.field("arm") == arm).sort_by("number").to_pylist()
-    hours = np.cumsum([spent.get(trial["config"], 0.0) for trial in trials])
+    left = dict(spent)  # a configuration that is proposed again is not trained again
+    hours = np.cumsum([left.pop(trial["config"], 0.0) for trial in trials])
     complete = np.array([trial["state"] == "COMPLETE" for trial in trials], dtype=bool)
     names = [f"objective/{name}" for name in tables.facts["objectives"]]
     values = np.array([[t[name] for name in names] for t in trials if t["state"] == "COMPLETE"], dtype=float)

@@ -22,7 +22,7 @@ from absld_search.core.attack_names import ATTACKS, KINDS
 from absld_search.core.results import Tables
 from absld_search.words import UsageError
 from analysis.confirmed import headline
-from analysis.latex import FIT
+from analysis.latex import FIT, escape
 from analysis.loading import load
 from analysis.paper_rows import DASH, PARTS, Row, dataset_of, own_rows, reported, told
 from analysis.writing import write_text
@@ -65,10 +65,10 @@ def markdown(found: Table) -> str:
 
 def latex(found: Table) -> str:
     """The table as LaTeX; it needs \\usepackage{booktabs,graphicx}."""
-    spans = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_tex(head)}}}" for head in found.columns)
+    spans = " & ".join(rf"\multicolumn{{3}}{{c}}{{{escape(head)}}}" for head in found.columns)
     rules = "".join(rf"\cmidrule(lr){{{first}-{first + 2}}}" for first in range(3, 3 + 3 * len(found.columns), 3))
-    parts = " & ".join(_tex(part) for _ in found.columns for part in PARTS)
-    body = [" & ".join([_tex(row.method), _tex(row.model), *_cells(row, found, r" $\pm$ ", "--")]) + r" \\"
+    parts = " & ".join(escape(part) for _ in found.columns for part in PARTS)
+    body = [" & ".join([escape(row.method), escape(row.model), *_cells(row, found, r" $\pm$ ", "--")]) + r" \\"
             for row in found.rows]  # fmt: skip
     of_ours = sum(row.source == "ours" for row in found.rows)
     body = [*body[:of_ours], *([r"\midrule"] if of_ours < len(body) else []), *body[of_ours:]]
@@ -76,7 +76,7 @@ def latex(found: Table) -> str:
         r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{_tex(' '.join([found.title, *found.notes]))}}}",
+        rf"\caption{{{escape(' '.join([found.title, *found.notes]))}}}",
         FIT,
         rf"\begin{{tabular}}{{ll{'ccc' * len(found.columns)}}}",
         r"\toprule",
@@ -138,15 +138,6 @@ def _plain(text: str) -> str:
     for sign in "\\`*_[]|<#":
         text = text.replace(sign, "\\" + sign)
     return text
-
-
-TEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-       "–": "--", **{sign: "\\" + sign for sign in "&%$#_"}}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
-    return "".join(TEX.get(letter, letter) for letter in text)
 
 
 if __name__ == "__main__":

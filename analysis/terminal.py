@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import cells
 from analysis.answer import Answer
@@ -33,8 +34,18 @@ def table(found: Answer, width: int = 110) -> str:
 
 
 def shortest(found: Answer, width: int = 110) -> str:
-    """Of the same, the arms, how they differ, and what is decided."""
-    parts = [_arms(found, width), _aligned(*cells.comparisons(found), width) if found.comparisons else []]
+    """Of the same, the arms, how they differ, and what is decided.
+
+    Without the minutes: a training that waited for the machine took longer than it would take whoever reads this.
+    """
+    timeless = [
+        replace(row, measures={name: spread for name, spread in row.measures.items() if name != "minutes"})
+        for row in found.rows
+    ]
+    parts = [
+        _arms(replace(found, rows=timeless), width),
+        _aligned(*cells.comparisons(found), width) if found.comparisons else [],
+    ]
     parts.append([line for verdict in found.verdicts for line in _wrapped(verdict, width)])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 

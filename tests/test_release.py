@@ -145,6 +145,8 @@ def test_the_wheel_answers_from_an_empty_folder(built: Path, tmp_path: Path) -> 
     study = "runs/ablation_dual_temps-digits-smoke"
     assert re.search(r"nobody drives it\n8/8 trainings", command("absld_search.status", study))
     assert "| dual |" in command("analysis.tables", study)
+    assert f"report: {study}/report/index.html" in command("analysis.report", study)
+    assert (empty / study / "report/figures/pareto_front.pdf").is_file()
     where = subprocess.run([str(python), "-c", "import analysis; print(analysis.__file__)"], cwd=empty, env=environment,
                            capture_output=True, text=True)  # fmt: skip
     assert Path(where.stdout.strip()).is_relative_to(packages)

@@ -40,6 +40,7 @@ SHARDS: dict[str, pa.Schema] = {
     "images": _schema(**_EVALUATED, image=WHOLE, label=SHORT, correct=FLAG),
 }
 _OUTCOME = {"state": TEXT, "reason": TEXT}
+# `seconds` of a training that was taken over from another study: what it took there; null where that is not known.
 TRAININGS = _schema(
     ["seconds"],
     training=TEXT,

@@ -12,7 +12,7 @@ from absld_search import __version__
 from absld_search.core import data, results
 from absld_search.search import costs, racing
 from absld_search.search.choices import chosen_trials, front_trials
-from absld_search.search.ledger import COMPLETE, FINAL, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FINAL, TOOK, Ledger, Row
 from absld_search.search.plan import Plan
 from absld_search.search.progress import planned
 from absld_search.search.queue import CONFIRM, JUDGED
@@ -22,13 +22,19 @@ from absld_search.search.sharing import Sharing
 def write(plan: Plan, ledger: Ledger) -> list[str]:
     """Write them; the keys of complete trainings whose shard is missing or damaged."""
     write_facts(plan, ledger)
-    trials, trainings = ledger.trials(), ledger.trainings()
+    trials, trainings = ledger.trials(), _timed(ledger)
     joint, per_arm = front_trials(plan, trials)
     flags = {"pareto": joint, "pareto_arm": per_arm, "chosen": chosen_trials(plan, trials)}
     spent = _spent(plan, Sharing(plan, ledger), trials, trainings)
     rows = [_trial_row(plan, trial, flags) | spent[trial["trial"]] for trial in trials]
     named = [{name: row[name] for name in results.TRAININGS.names} for row in trainings]
     return results.combine(plan.folder, rows, named, plan.objectives)
+
+
+def _timed(ledger: Ledger) -> list[Row]:
+    """The trainings; those taken over with what they took where they were trained, None where nobody knows."""
+    took = ledger.facts(TOOK)
+    return [row | {"seconds": took.get(row["training"], row["seconds"]) or None} for row in ledger.trainings()]
 
 
 def _spent(plan: Plan, sharing: Sharing, trials: list[Row], trainings: list[Row]) -> dict[str, Row]:

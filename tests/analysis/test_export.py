@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -58,6 +59,64 @@ def test_the_knee_is_a_confirmed_trial_where_there_is_one_and_else_a_note_says_s
     assert f"knee, {passed_over['trial']}, was not confirmed" in unconfirmed(tables, "knee", None, knee)
     assert "was not confirmed" in unconfirmed(searched, "knee", None, passed_over)
     assert not unconfirmed(tables, f"id:{knee['trial']}", None, knee)
+
+
+def exportable(folder: Path) -> Path:
+    """A made-up study whose choice in dual also has a search seed, and whose trainings keep what an export takes."""
+    write_study(folder, trials=4)
+    stored = results.load(folder)
+    [config] = [row["config"] for row in stored.trials.to_pylist() if row["chosen"] and row["arm"] == "dual"]
+    searched = {**stored.trainings.to_pylist()[0], "training": f"{config}-s0", "config": config, "seed": 0}
+    rows = stored.images.to_pandas().query(f"training == '{config}-s1000' and attack in ['clean', 'apgd-ce']")
+    images = rows.assign(training=f"{config}-s0", split="val").to_dict("records")
+    results.write_shard(folder / "trainings" / f"{config}-s0", [], [], images, {})
+    trainings = [*stored.trainings.to_pylist(), {**searched, "stage": "search"}]
+    results.combine(folder, stored.trials.to_pylist(), trainings, stored.facts["objectives"])
+    for row in trainings:
+        place = folder / "trainings" / row["training"]
+        (place / "model.safetensors").write_bytes(row["training"].encode())
+        told = {"key": row["training"], "hash": row["config"], "config": {"hyperparameters": {"eps": 0.15}}}
+        results.write_json(place / "training.json", {**told, "environment": None})
+    return folder
+
+
+def test_a_seed_that_is_asked_for_is_the_one_that_is_exported(tmp_path: Path) -> None:
+    study = exportable(tmp_path / "made")
+    trial = pick(export.load(study), "knee", "dual")["trial"]
+    found = invoke(export.main, study, "--pick", f"id:{trial}", "--seed", "1002", "--to", tmp_path / "third")
+    assert found.exit_code == 0 and "note:" not in found.stdout, found.output
+    told = json.loads((tmp_path / "third/result.json").read_text())["study"]
+    assert (told["trial"], told["seed"], told["stage"]) == (trial, 1002, "confirm")
+    assert (tmp_path / "third/model.safetensors").read_bytes().endswith(b"-s1002")
+
+
+def test_a_search_seed_of_a_confirmed_trial_carries_the_note(tmp_path: Path) -> None:
+    study = exportable(tmp_path / "made")
+    found = invoke(export.main, study, "--arm", "dual", "--seed", "0", "--to", tmp_path / "bundle")
+    assert found.exit_code == 0 and "note: this seed of dual-00" in found.stdout, found.output
+    told = json.loads((tmp_path / "bundle/result.json").read_text())
+    assert told["split"] == "val" and "is the search's" in told["study"]["note"]
+
+
+def test_the_knee_is_the_choice_although_an_earlier_one_was_confirmed_too(tmp_path: Path) -> None:
+    """More trials were searched, another one was chosen: both have complete confirm trainings."""
+    tables = results.load(write_study(tmp_path / "grown", {"dual": 0.0}))
+    front = pick(tables, "knee", "dual")["trial"]
+    complete = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
+    other = next(row for row in complete if not row["pareto_arm"])
+    rows = [row | {"chosen": row["trial"] == other["trial"]} for row in tables.trials.to_pylist()]
+    again = [row | {"config": other["config"], "training": f"{other['config']}-s{row['seed']}"}
+             for row in tables.trainings.to_pylist()]  # fmt: skip
+    trainings = pa.Table.from_pylist([*tables.trainings.to_pylist(), *again], results.TRAININGS)
+    tables = tables._replace(trials=pa.Table.from_pylist(rows, tables.trials.schema), trainings=trainings)
+    knee = pick(tables, "knee", "dual")
+    assert knee["trial"] == other["trial"] != front
+    note = unconfirmed(tables, "knee", "dual", knee)
+    assert f"the front's knee, {front}, is no arm's choice" in note
+    overtaken = tables._replace(
+        trials=pa.Table.from_pylist([r | {"chosen": False} for r in rows], tables.trials.schema)
+    )
+    assert pick(overtaken, "knee", "dual")["trial"] == front, "of the two that were confirmed, where none is chosen"
 
 
 def test_an_earlier_reproduction_is_told_with_its_own_environment(bundle: Path, tmp_path: Path) -> None:

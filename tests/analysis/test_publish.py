@@ -128,4 +128,5 @@ def test_the_readme_says_what_was_measured() -> None:
         text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0] for name in ("headline", "ending")
     )
     assert " points (" in headline and "{" not in headline
+    assert " NSD" in ending and " min" not in ending, "how long a machine was busy is no result"
     assert "Holm p" in ending and "trainings, on" in ending

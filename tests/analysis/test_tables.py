@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from click.testing import CliRunner
 from absld_search.core import results
 from analysis import paper_rows, tables
 from analysis.study import load_study
+from tests.analysis.test_whole_report import EVIL, compiled, well_formed
 from tests.study_folder import write_study
 
 
@@ -76,21 +75,21 @@ def test_digits_have_no_reported_rows(tmp_path: Path) -> None:
 
 
 def test_latex_is_well_formed(found: tables.Table, tmp_path: Path) -> None:
-    """Compiled where there is a LaTeX; else its groups, environments, columns and special letters are counted."""
+    """Its groups, environments, columns and special letters are counted, and where there is a LaTeX it is compiled."""
     text = tables.latex(found)
-    bare = re.sub(r"\\[\\{}&%$#_]", "", re.sub(r"^%.*$", "", text, flags=re.M))
-    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
-    assert re.findall(r"\\begin\{(\w+\*?)\}", text) == re.findall(r"\\end\{(\w+\*?)\}", text)[::-1]
+    well_formed(text)
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     counts = {len(re.findall(r"(?<!\\)&", line)) for line in body[1:]}
     assert counts == {1 + 3 * 6} and r"5 \% \& \$x\_1\$" in text
-    assert not set(text) - {chr(code) for code in range(32, 127)} - {"\n"}, "pdflatex reads plain letters everywhere"
-    compiler = shutil.which("tectonic") or shutil.which("pdflatex")
-    if compiler is not None:
-        page = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{text}\end{{document}}"
-        (tmp_path / "page.tex").write_text(page)
-        subprocess.run([compiler, "page.tex"], cwd=tmp_path, check=True, timeout=120)
-        assert (tmp_path / "page.pdf").exists()
+    compiled(text, tmp_path / "made")
+
+
+def test_words_that_somebody_chose_do_nothing_to_latex(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "evil", {EVIL: 0.0, "Δ": -0.2}, seeds=2, trials=4, question=EVIL)
+    text = tables.latex(tables.table(results.load(folder)))
+    assert r"\textasciicircum{}\#\textless{}\textgreater{}\textbar{}" in text
+    well_formed(text)
+    compiled(text, tmp_path / "made")
 
 
 def test_the_command(study: Path, tmp_path: Path) -> None:

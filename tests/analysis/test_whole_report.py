@@ -169,6 +169,24 @@ def test_the_best_worst_class_for_the_cost_is_a_curve_whatever_the_objectives_ar
     assert "worst-class" in best.get_ylabel()
 
 
+def test_an_empty_panel_says_why_and_points_at_no_panel_that_is_empty_too(study):
+    tables = loading.load(study)
+    facts = tables.facts | {"objectives": {"robust_accuracy": "max"}}
+    _, best = figures.FIGURES["spending"].draw(tables._replace(facts=facts)).axes
+    assert [text.get_text() for text in best.texts] == ["the worst class on val\nis not stored"]
+    words = facts | {"arm_words": {"dual": {"coupling": "shared"}, "shared": {"coupling": "shared"}}}
+    for side, said in (("adv", "no temperatures here"), ("clean", "the same as for\nadversarial labels")):
+        gone = [
+            metric.startswith(f"temperature_{side}") and training.startswith("config-dual")
+            for metric, training in zip(
+                *(tables.epochs[name].to_pylist() for name in ("metric", "training")), strict=True
+            )
+        ]
+        kept = tables.epochs.filter(pa.array([not one for one in gone]))
+        panels = figures.FIGURES["temperatures"].draw(tables._replace(facts=words, epochs=kept)).axes
+        assert [text.get_text() for panel in panels for text in panel.texts] == [said]
+
+
 def test_arms_that_differ_in_length_alone_are_asked_how_the_short_rank(tmp_path):
     words = {"tenth": {"epochs": 3}, "whole": {"epochs": 30}}
     folder = write_study(tmp_path / "proxy", {"tenth": 0.0, "whole": 0.0}, trials=9, seeds=1, arm_words=words)
@@ -198,6 +216,44 @@ def test_a_failed_training_costs_what_it_took(study):
     lost = row_of("config-dual-1", state="FAILED", reason="nonfinite:loss@1", epochs=0, seconds=720.0)
     tables = loading.load(change(write_study(study.parent / "lost"), more=[lost]))
     assert {row.arm: row.search for row in spending.costs(tables)}["dual"] == pytest.approx(0.2)
+
+
+def test_a_configuration_that_is_proposed_twice_costs_once(tmp_path):
+    """Small spaces propose one again; its training is there already, and both trials have its values."""
+
+    def again(row):
+        return row | {"config": "config-dual-0"} if row["number"] == 2 else row
+
+    more = [row_of(f"config-dual-{n}", seconds=360.0) for n in range(2)]
+    tables = loading.load(change(write_study(tmp_path / "s", {"dual": 0.0}, trials=3, seeds=0), again, more=more))
+    assert spending.courses(tables)["dual"].hours == pytest.approx([0.1, 0.2, 0.2])
+    assert spending.costs(tables)[0].search == pytest.approx(0.2)
+
+
+def test_a_time_that_was_never_recorded_is_a_dash_and_in_no_mean(tmp_path):
+    """Tables of an older program: a training that was taken over took what finding it took."""
+    found = {"dual": 0.0017, "shared": None}
+
+    def timed(row):
+        arm, seed = row["config"].split("-")[1], row["seed"]
+        lost = arm in found and (arm == "shared" or seed < 1002)
+        return row | {"seconds": found[arm] if lost else 120.0}
+
+    arms = {"dual": 0.0, "shared": -0.1, "product": 0.1}
+    more = [row_of(f"config-{arm}-0", seconds=0.0 if arm == "dual" else 36.0) for arm in arms]
+    folder = change(write_study(tmp_path / "s", arms, seeds=4, trials=3), training=timed)
+    tables = loading.load(change(folder, more=more))
+    answered = answer(tables)
+    minutes = {row.arm: row.measures.get("minutes") for row in answered.rows}
+    assert (minutes["dual"].mean, minutes["dual"].n, minutes["product"].n) == (2.0, 2, 4)
+    assert minutes["shared"] is None, "none of its four is known"
+    assert set(spending.courses(tables)) == {"shared", "product"}
+    shown = {section.title: section.blocks for section in contents(tables, answered)}
+    assert [row[-2:] for row in shown["Cost"][0].rows] == [
+        ["–", "–"], ["0.010", "–"], ["0.010", "0.133"], ["–", "–"],
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(sheets.sheets(tables, answered)["costs"])))
+    assert [row["search_hours"] for row in rows] == ["", "0.01", "0.01"]
 
 
 @pytest.mark.parametrize("directions", [["max", "max"], ["max", "min"], ["min", "max"], ["min", "min"]])
@@ -435,7 +491,7 @@ def test_two_arms_say_how_many_trainings_are_theirs_and_print_their_difference(s
     assert [(row["arm"], row["against"]) for row in rows] == [("product", "shared")] * len(pair.comparisons)
     assert [float(row["mean"]) for row in rows] == [one.mean for one in pair.comparisons]
     whole = answer(results.load(study)).headline.trainings
-    assert f"all {whole} confirm trainings of the study, {2 * whole // 3} of which are compared here" in pair.sentence
+    assert f"stored for all {2 * whole // 3} confirm trainings, on" in pair.sentence, "those of the two arms"
 
 
 def test_several_studies_are_reported_as_one(study, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from absld_search.core import results
-from absld_search.search import costs, samplers
+from absld_search.search import costs, samplers, tables
 from absld_search.search.ledger import TOOK, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
@@ -191,6 +191,23 @@ def test_what_was_taken_over_costs_nothing_and_tells_what_the_rest_will_take(tmp
     assert (after.costs.known, after.costs.trained) == (queue.costs.known, queue.costs.trained), "after a restart too"
     left = Progress(made, queue.ledger).now().left
     assert left is not None and left >= 50.0 * length, "not at the time that it took to copy"
+
+
+@pytest.mark.parametrize(("took", "stored"), [(100.0, 100.0), (0.0, None)])
+def test_the_tables_say_what_a_training_took_where_it_was_trained(
+    took: float, stored: float | None, tmp_path: Path
+) -> None:
+    """Of one without the times of two epochs nobody knows; the moment that it took to copy it is no answer."""
+    made = plan(tmp_path, space=TWO_TUNED, trials=1, seeds=1, reuse=True)
+    queue = Queue(made, Ledger(made.request.storage, "study"))
+    row = queue.take()
+    results.write_shard(made.folder / "trainings" / row["training"], [], [], [], result={"robust_accuracy": 0.5})
+    queue.ledger.note(f"{TOOK}{row['training']}", took)
+    queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.01)
+    tables.write(made, queue.ledger)
+    kept = {one["training"]: one["seconds"] for one in results.read(made.folder, "trainings").to_pylist()}
+    assert kept[row["training"]] == stored
+    assert results.read(made.folder, "trials").to_pylist()[0]["seconds"] == (stored or 0.0)
 
 
 def test_hours_that_are_none_are_refused(tmp_path: Path) -> None:

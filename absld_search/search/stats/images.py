@@ -57,7 +57,8 @@ def over_both(
 
     Verdicts (S, N) of both arms at the same S seeds on the same images. The variance is that over images
     (bootstrap, the same images for all trainings) plus that over seeds, with Satterthwaite's degrees of freedom
-    (Biometrics 1946); what is private to an image and a seed counts in both, so it is a little too wide.
+    (Biometrics 1946); what is private to an image and a seed counts in both, so it is a little too wide. The draws
+    are not smoothed: a class without a hit or a miss in all trainings adds nothing to the variance.
     """
     both = np.concatenate([np.asarray(correct, float), np.asarray(against, float)])
     seeds, here, drawn = len(both) // 2, class_accuracies(both, labels), resampled(both, labels, draws)
@@ -107,7 +108,8 @@ def smoothed(accuracy: Any, n: Any) -> Array:
     """Accuracies (...) from n images each, to draw new images by: those with fewer than two hits or two misses as if
     there had been two more of both (Agresti and Coull, The American Statistician 1998).
 
-    None of 60 images right does not mean that none ever is: drawn from these 60, every new image would be wrong.
+    None of 60 images right does not mean that none ever is: drawn from these 60, every new image would be wrong. Not
+    monotone at the threshold: of 60, one hit becomes 3/64, which is more than the 2/60 that two hits stay.
     """
     accuracy, n = np.broadcast_arrays(np.asarray(accuracy, dtype=float), np.asarray(n))
     return np.where(_extreme(accuracy, n), (accuracy * n + PSEUDO) / (n + 2 * PSEUDO), accuracy)
