@@ -2,8 +2,8 @@
 
 A place is `{ARM.MEASURE}` with worst, mean, clean or nsd, which becomes mean and standard deviation over seeds, or
 `{ARM - FIRST.MEASURE}` with tail, worst or mean, a difference to the first arm with its interval over seeds; `{seeds}`
-is the least number of them in an arm. `{decided ARM - FIRST.MEASURE}` and `{undecided ...}` leave nothing behind, and are
-refused where it is otherwise, so that no sentence outlives what it says.
+is the least number of them in an arm. `{decided ARM - FIRST.MEASURE}` and `{undecided ...}` leave nothing behind,
+and are refused where it is otherwise, so that no sentence outlives what it says.
 """
 
 import math
