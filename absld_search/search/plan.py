@@ -135,6 +135,8 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     stopping = require_known("--stopping", request.stopping, scheduler.STOPPING)
     search = tuple(range(request.search_seeds))
     limits = _constraints(request, space)
+    if request.race and request.trials is None and _budgeted(request):
+        raise UsageError("--race with a budget needs --trials: a race begins when an arm has all its trials.")
     plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler, limits, stopping)
     for arm in arms:
         if stopping != "none" and "epochs" in arm.tuned:
@@ -159,8 +161,12 @@ def _trials(request: Request, setting: Workload) -> int:
     """Of each arm that has something to tune."""
     if request.trials is not None:
         return request.trials
+    return BUDGETED_TRIALS if _budgeted(request) else setting.trials
+
+
+def _budgeted(request: Request) -> bool:
     budgets = (request.time_budget, request.gpu_hours, request.epochs_budget)
-    return setting.trials if all(each is None for each in budgets) else BUDGETED_TRIALS
+    return any(each is not None for each in budgets)
 
 
 def _constraints(request: Request, space: SearchSpace) -> tuple[Constraint, ...]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from absld_search.core import results
-from absld_search.search import costs, samplers
+from absld_search.search import costs, describe, preflight, samplers
 from absld_search.search.ledger import TOOK, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
-from absld_search.search.progress import Progress
+from absld_search.search.progress import Progress, planned
 from absld_search.search.queue import Queue
 from absld_search.search.reuse import Reuse
 from absld_search.space import LogUniform, SearchSpace
@@ -155,6 +155,36 @@ def test_the_smaller_of_two_budgets_holds(tmp_path: Path) -> None:
     made = plan(tmp_path, space=TWO_TUNED, **words)
     (length,) = {made.config(arm.words, 0).schedule.epochs for arm in made.arms}
     assert [stage for stage, _ in drain(made)].count("search") == 2 * -(-4 // length)
+
+
+def test_what_a_budget_comes_to_is_planned_for(tmp_path: Path) -> None:
+    """Not the thousand trials that no arm may pass: for disk, progress, and a genetic sampler's population."""
+    hours = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=1.0, sampler="nsga2", storage="sqlite://")
+    usual = hours.setting.trials
+    assert planned(hours)["search"] == 2 * usual
+    asked = plan(tmp_path, space=TWO_TUNED, trials=usual, seeds=1)
+    assert preflight.bytes_needed(hours) == preflight.bytes_needed(asked)
+    assert "nsga2 draws at random" in (said := describe.opening(hours)) and f"dual about {usual}, shared" in said
+    study = Queue(hours, Ledger("sqlite://", "study")).studies["dual"]
+    assert study._fresh()._population_size == samplers.Setting(0, trials=usual).population
+
+
+def test_epochs_say_how_many_trials_they_pay(tmp_path: Path) -> None:
+    words = {"space": TWO_TUNED, "trials": None, "seeds": 1, "set": {"epochs": "18"}, "epochs_budget": 2 * 180}
+    assert planned(plan(tmp_path, **words))["search"] == 2 * 10
+    assert planned(plan(tmp_path, **words, search_seeds=2))["search"] == 2 * 2 * 5
+    halved = plan(tmp_path, **words, stopping="mo-asha")
+    assert halved.rungs(halved.arms[0]) == (2, 6, 18)
+    assert planned(halved)["rung"] == 2 * (30 + 30 // 3), "2 + 6 / 3 + 18 / 9 epochs each"
+    words |= {"trials": 7}
+    assert planned(plan(tmp_path, **words))["search"] == 2 * 7
+
+
+@pytest.mark.parametrize("budget", [{"time_budget": 1.0}, {"gpu_hours": 1.0}, {"epochs_budget": 9}])
+def test_a_race_that_a_budget_would_never_let_begin_is_refused(tmp_path: Path, budget: dict) -> None:
+    with pytest.raises(UsageError, match="--race with a budget needs --trials"):
+        plan(tmp_path, trials=None, race=True, **budget)
+    assert plan(tmp_path, trials=3, race=True, **budget).request.race
 
 
 def log(folder: Path, *when: float) -> None:
