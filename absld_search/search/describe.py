@@ -46,8 +46,7 @@ def _trials(plan: Plan, arm: Arm) -> str:
 def _limits(plan: Plan) -> list[str]:
     """What bounds the search besides the number of trials."""
     lines = [f"constraint {each}" for each in plan.constraints]
-    rungs = {plan.rungs(arm) for arm in plan.arms if arm.tuned}
-    if plan.stopping != "none":
+    if rungs := {plan.rungs(arm) for arm in plan.arms if plan.stops(arm)}:
         lengths = "; ".join("/".join(map(str, epochs)) for epochs in sorted(rungs))
         lines.append(f"stopping   {plan.stopping}: trainings of {lengths} epochs, one in {plan.request.eta} goes on")
     if (seconds := costs.share(plan)) is not None:

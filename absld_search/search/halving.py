@@ -27,7 +27,8 @@ def rules(plan: Plan, arm: Arm) -> Rules:
     directions = tuple(plan.objectives.values())
     held_back = frozenset(index for index, name in enumerate(plan.objectives) if NAMES[name] == "min")
     floor = scheduler.FLOOR / plan.num_classes
-    return Rules(plan.stopping, plan.rungs(arm), directions, plan.request.eta, held_back, floor)
+    kind = plan.stopping if plan.stops(arm) else "none"  # a grid trains to the end who was stopped before it was one
+    return Rules(kind, plan.rungs(arm), directions, plan.request.eta, held_back, floor)
 
 
 class Halving:

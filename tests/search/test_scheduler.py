@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from absld_search.search import choices, fronts, scheduler
+from absld_search.search import choices, describe, fronts, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
@@ -267,6 +267,20 @@ def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> Non
     best = {tuple(trial.values) for trial in stored.best_trials}
     names = choices.front_trials(here.plan, trials)[0]
     assert best == {tuple(trial["objectives"].values()) for trial in trials if trial["trial"] in names}
+
+
+def test_stopped_trials_become_whole_where_more_make_a_grid(tmp_path: Path) -> None:
+    """Six of eight choices are a search with rungs, eight of eight are a grid, which stops nobody."""
+    rates = Choice(tuple(0.1 * each for each in range(1, 9)))
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": rates})
+    first = drain(made := plan(tmp_path, space=space, trials=6, **LONG))
+    assert "mo-asha" in describe.opening(made)
+    here = open_queue(made := plan(tmp_path, space=space, trials=8, **LONG))
+    assert "mo-asha" not in describe.opening(made)
+    assert STOPPED in {trial["state"] for trial in here.ledger.trials()}
+    more = drain(made, here=here)
+    assert [trial["state"] for trial in here.ledger.trials()] == [COMPLETE] * 8
+    assert not set(first) & set(more)
 
 
 def last_words(study: optuna.Study) -> dict[int, FrozenTrial]:
