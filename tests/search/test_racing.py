@@ -151,6 +151,21 @@ def test_a_study_races_its_contenders_before_it_chooses(tmp_path: Path) -> None:
     assert max(each["front_probability"] for each in spent.values()) > 0.5
 
 
+def test_a_race_ends_where_it_is_not_asked_for_any_more(tmp_path: Path) -> None:
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
+    here = Queue(
+        made := plan(tmp_path, space=space, trials=3, seeds=1, race=True), Ledger(made.request.storage, "study")
+    )
+    while (row := here.take())["stage"] != "race":
+        here.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.1)
+    here = Queue(made := plan(tmp_path, space=space, trials=3, seeds=1), Ledger(made.request.storage, "study"))
+    stages = []
+    while (row := here.take()) is not None:
+        here.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.1)
+        stages.append(row["stage"])
+    assert stages == ["confirm"] and not here.ledger.trainings(stage="race")
+
+
 def test_what_a_race_finds_infeasible_is_told(tmp_path: Path) -> None:
     space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": LogUniform(1e-2, 1.0)})
     words = {"trials": 3, "seeds": 1, "race": True, "constraints": ("clean_accuracy >= 0.7",), "storage": "sqlite://"}
