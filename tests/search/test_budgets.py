@@ -6,11 +6,13 @@ import json
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from absld_search.core import results
+from absld_search.core.store import Store
 from absld_search.search import costs, describe, preflight, samplers
 from absld_search.search.ledger import TOOK, Ledger
 from absld_search.search.plan import Plan
@@ -281,3 +283,22 @@ def test_an_equal_training_is_taken_over_and_said(tmp_path: Path) -> None:
     third, ledger, _ = finished_study(tmp_path, "third", "d3")
     Reuse(third, ledger, said.append).started({"training": key, "job": {"test": False}})
     assert len(said) == 1, "other data under the same name"
+
+
+def test_with_a_store_what_is_taken_over_lies_where_the_worker_looks(tmp_path: Path) -> None:
+    first, _, key = finished_study(tmp_path, "first", "d1")
+    results.write_shard(first.folder / "trainings" / key, [], [], [], result={"robust_accuracy": 0.5})
+    log(first.folder / "trainings" / key, 10.0, 13.0, 16.0)
+    second, ledger, _ = finished_study(tmp_path, "second", "d1")
+    said: list[str] = []
+    training = {"training": key, "job": {"test": False, "schedule": {"epochs": 3}}}
+    (tmp_path / "away").write_text("a file, where nothing can be written")
+    for store, count in (("away", 0), ("store", 1)):
+        uri = (tmp_path / store).as_uri()
+        made = replace(second, request=replace(second.request, store=uri))
+        Reuse(made, ledger, said.append).started(training)
+        assert len(ledger.facts(TOOK)) == count and (second.folder / "trainings" / key).exists() == bool(count)
+    assert "is not taken over: the store is away" in said[0] and "is taken over from study 'first'" in said[1]
+    worker = tmp_path / "worker"
+    Store(uri).pull(f"second/trainings/{key}", worker)
+    assert results.read_result(worker) == {"robust_accuracy": 0.5}
