@@ -116,8 +116,10 @@ class ArmStudy:
     def supersede(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
         """What a trial was worth after more epochs than it had when it was told: a new Optuna trial, since a told one
         can't change. `violations[BUDGET]` is the share that it still lacks; what is told already is not told again."""
-        told = self._told(number)
         lacks = violations.get(BUDGET, 0.0)
+        if number in self.live:  # not told yet: nothing to look up, and to look reads all there is
+            return self.tell(number, values, {**violations, BUDGET: lacks})
+        told = self._told(number)
         if not told[0].state.is_finished():  # another arm's training decided it before it was told anything
             self.tell(number, values, {**violations, BUDGET: lacks})
         elif all(trial.constraints.get(BUDGET, 0.0) > lacks for trial in told):

@@ -36,7 +36,7 @@ class Halving:
 
     def __init__(self, plan: Plan, arm: Arm) -> None:
         self.plan, self.arm = plan, arm
-        self.rules = rules(plan, arm)
+        self.rules, self.orders = rules(plan, arm), scheduler.Orders()
         self.trials: dict[str, Row] = {}
         self.asked: dict[str, int] = {}  # trial -> epochs of its longest training
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # (trial's number, epochs) -> what it was worth
@@ -83,7 +83,7 @@ class Halving:
         failed = {each.trial for each in outcomes if each.values is None}
         last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned
         asked = {t: last if t in self.whole else epochs for t, epochs in self.asked.items() if t not in failed}
-        found = scheduler.promotion(outcomes, asked, self.rules, more)
+        found = scheduler.promotion(outcomes, asked, self.rules, more, self.orders)
         return (self.trials[found[0]], found[1]) if found else None
 
     def seen(self) -> list[tuple[dict[str, Any], tuple[float, ...] | None, Mapping[str, float]]] | None:
