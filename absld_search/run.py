@@ -43,7 +43,8 @@ from absld_search.workloads import workload as named
 @click.option("--eta", type=int, default=3, show_default=True, help="One in ETA goes on to ETA times the epochs.")
 @click.option("--grace", type=int, help="Epochs of the shortest training.  [default: a ninth, at least 2]")
 @click.option("--race", is_flag=True, help="More seeds for those whose place on the front is in doubt.")
-@click.option("--time-budget", type=float, help="Hours of training for the search, the same for every arm.")
+@click.option("--time-budget", type=float, help="Hours of training for the search of all arms together, shared "
+              "equally; the confirm stage comes on top.")  # fmt: skip
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
 @click.option("--epochs-budget", type=int, help="The same in epochs.")
 @click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")

@@ -1,9 +1,9 @@
 """Racing against a fixed number of seeds, on configurations whose true means are known: `python -m benchmarks.racing`.
 
-A repetition draws configurations, each with a true worst-class and mean robust accuracy, and noise of the size that the
-recorded trainings of digits (`benchmarks.replay_record`) show over seeds. Both procedures then name the front of the
-means that they have seen. An error is a configuration that a front gets wrong: on it and not on the true one, or the
-other way round, by more than `slack` in every objective, so that a coin's toss between equals counts for nobody.
+A repetition draws configurations, each with a true worst-class and mean robust accuracy, and noise with the covariance
+that the recorded trainings of digits (`benchmarks.replay_record`) show over seeds. Both procedures then name the front
+of the means that they have seen. An error is a configuration that a front gets wrong: on it and not on the true one, or
+the other way round, by more than `slack` in every objective, so that a coin's toss between equals counts for nobody.
 """
 
 from __future__ import annotations
@@ -35,14 +35,24 @@ class Result(NamedTuple):
 
 @functools.cache
 def noise(table: Path = TABLE) -> np.ndarray:
-    """(2,): standard deviation over seeds of the recorded whole trainings, pooled over configurations."""
+    """(2, 2): covariance over seeds of the recorded whole trainings, pooled over configurations."""
     rows = pq.read_table(table, columns=["configuration", "schedule", "epoch", *COLUMNS]).to_pylist()
     whole = max(row["schedule"] for row in rows)
     by: dict[int, list[list[float]]] = {}
     for row in rows:
         if row["epoch"] == row["schedule"] == whole:
             by.setdefault(row["configuration"], []).append([row[name] for name in COLUMNS])
-    return np.sqrt(np.diag(racing.pooled(map(np.array, by.values())).covariance))
+    return racing.pooled(map(np.array, by.values())).covariance
+
+
+def spread() -> np.ndarray:
+    """(2,): standard deviations of one seed."""
+    return np.sqrt(np.diag(noise()))
+
+
+def trained(draw: np.random.Generator, mean: np.ndarray, seeds: int) -> np.ndarray:
+    """(seeds, 2): what trainings of a configuration come to."""
+    return draw.multivariate_normal(mean, noise(), seeds, method="eigh")
 
 
 def means(count: int, seed: int) -> np.ndarray:
@@ -57,7 +67,7 @@ def wrong(true: np.ndarray, found: list[int], slack: float) -> bool:
 
     Clear: by more than `slack` standard deviations of one seed in both objectives.
     """
-    margin = slack * noise()
+    margin = slack * spread()
     front = true[fronts.non_dominated(true, SIDES)]
     beaten = any(_clearly(front, true[i], margin).any() for i in found)
     missed = any(not (true[found] >= member - margin).all(axis=1).any() for member in front)
@@ -78,16 +88,16 @@ def named(gains: dict[str, np.ndarray]) -> list[int]:
 def fixed(true: np.ndarray, seeds: int, seed: int, slack: float) -> Result:
     """Every configuration gets the same number of seeds."""
     draw = np.random.default_rng([seed, 1])
-    gains = {str(i): mean + draw.normal(0, noise(), (seeds, 2)) for i, mean in enumerate(true)}
+    gains = {str(i): trained(draw, mean, seeds) for i, mean in enumerate(true)}
     return Result(seeds * len(true), wrong(true, named(gains), slack))
 
 
 def raced(true: np.ndarray, most: int, seed: int, slack: float, delta: float = racing.DELTA) -> Result:
     """One seed each, then more for whose place is in doubt."""
     draw = np.random.default_rng([seed, 1])
-    gains = {str(i): mean + draw.normal(0, noise(), (1, 2)) for i, mean in enumerate(true)}
+    gains = {str(i): trained(draw, mean, 1) for i, mean in enumerate(true)}
     while (name := racing.next_contender(racing.Samples(gains), delta=delta, most=most)) is not None:
-        gains[name] = np.vstack([gains[name], true[int(name)] + draw.normal(0, noise())])
+        gains[name] = np.vstack([gains[name], trained(draw, true[int(name)], 1)])
     return Result(sum(map(len, gains.values())), wrong(true, named(gains), slack))
 
 
@@ -126,7 +136,8 @@ def main(repetitions: int, configurations: int, seeds: int, most: int, slack: fl
     rows = summary(compare(repetitions, configurations, seeds, most, slack, delta), configurations)
     kept = [row for row in pages.read(out, "racing").get("rows", []) if row["configurations"] != configurations]
     rows = sorted([*kept, *rows], key=lambda row: row["configurations"])
-    found = {"seeds": seeds, "most": most, "slack": slack, "delta": delta, "noise": noise().tolist(), "rows": rows}
+    found = {"seeds": seeds, "most": most, "slack": slack, "delta": delta, "noise": spread().tolist(), "rows": rows}
+    found["correlation"] = float(noise()[0, 1] / spread().prod())
     search_page.PAGE.write(out, "racing", found)
     click.echo(search_page.racing(found))
 

@@ -34,7 +34,8 @@ def racing(found: Row) -> str:
     """Evaluations and errors of a race and of a fixed number of seeds."""
     head = ["configurations", "procedure", "evaluations [least, most]", "wrong front", "n"]
     worst, mean = (100 * each for each in found["noise"])
-    about = f"Noise of one seed in the recorded trainings of digits: worst class {worst:.1f} points, mean {mean:.1f}."
+    about = f"Noise of one seed in the recorded trainings of digits: worst class {worst:.1f} points, mean {mean:.1f}"
+    about += f", correlation {found['correlation']:.2f}."
     return f"{about}\n\n" + table(head, [
         [str(row["configurations"]), row["procedure"],
          f"{row['evaluations']:.1f} [{row['least']}, {row['most']}]",
@@ -44,13 +45,13 @@ def racing(found: Row) -> str:
 
 
 def queue(found: Row) -> str:
-    """What a trial costs the driver."""
+    """What a training costs the driver: with rungs a trial has several."""
     head = [
         "driver",
         "sampler",
         "stopping",
-        "trials",
-        "ms a trial",
+        "trainings",
+        "ms a training",
         "first hundred",
         "last hundred",
         "MiB after a hundred",

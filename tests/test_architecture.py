@@ -152,7 +152,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/search/sharing.py": ({"core.rungs", "search.halving", "search.ledger", "search.plan"}, set()),
     "absld_search/search/settling.py": ({"search."}, set()),
-    "absld_search/search/reuse.py": ({"core.results", "search.ledger", "search.plan", "search.reading"}, set()),
+    "absld_search/search/reuse.py": (
+        {"words", "core.results", "core.store", "search.ledger", "search.plan", "search.reading", "search.sending"},
+        set(),
+    ),
     "absld_search/search/costs.py": ({"core.config", "core.rungs", "search.ledger", "search.plan"}, set()),
     "absld_search/search/request.py": ({"space", "search.scheduler"}, set()),
     "absld_search/search/choices.py": ({"search.fronts", "search.ledger", "search.plan"}, set()),
@@ -163,11 +166,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/preflight.py": (
         LIGHT
         | {CORE, "search.plan", "search.ledger", "search.database", "search.resources", "search.cluster"}
-        | {"search.answering"},
+        | {"search.answering", "search.costs"},
         {"sqlalchemy", "torch", "ray"},
     ),
     "absld_search/search/arm_study.py": (
-        LIGHT | {"core.faults", "search.plan", "search.reaping", "search.samplers"},
+        LIGHT | {"core.faults", "search.costs", "search.plan", "search.reaping", "search.samplers"},
         {"optuna"},
     ),
     "absld_search/search/optuna_storage.py": ({"search.database"}, {"optuna"}),

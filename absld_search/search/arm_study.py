@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from absld_search.core import faults
-from absld_search.search import reaping, samplers
+from absld_search.search import costs, reaping, samplers
 from absld_search.search.plan import Arm, Plan
 from absld_search.space import Choice, Distribution, LogUniform, Value, holds
 
@@ -41,6 +41,7 @@ class ArmStudy:
 
     def __init__(self, plan: Plan, arm: Arm, storage: optuna.storages.BaseStorage, seed: int = 0) -> None:
         self.arm, self.sampler, self.seed = arm, plan.sampler, seed
+        self.expected = costs.expected(plan, arm)
         self.live: dict[int, Trial] = {}  # asked for in this start, and not told yet
         self.metric_names = list(plan.objectives)
         self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
@@ -57,7 +58,7 @@ class ArmStudy:
         one's is the study, and how many trials it has."""
         trials = self._trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL)
         nth = sum(not trial.user_attrs.keys() & {SUPERSEDES, reaping.DROPPED} for trial in trials)
-        return samplers.make(self.sampler, setting(self.arm, self.seed, nth))
+        return samplers.make(self.sampler, setting(self.arm, self.seed, nth, self.expected))
 
     def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""
@@ -115,8 +116,10 @@ class ArmStudy:
     def supersede(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:
         """What a trial was worth after more epochs than it had when it was told: a new Optuna trial, since a told one
         can't change. `violations[BUDGET]` is the share that it still lacks; what is told already is not told again."""
-        told = self._told(number)
         lacks = violations.get(BUDGET, 0.0)
+        if number in self.live:  # not told yet: nothing to look up, and to look reads all there is
+            return self.tell(number, values, {**violations, BUDGET: lacks})
+        told = self._told(number)
         if not told[0].state.is_finished():  # another arm's training decided it before it was told anything
             self.tell(number, values, {**violations, BUDGET: lacks})
         elif all(trial.constraints.get(BUDGET, 0.0) > lacks for trial in told):
@@ -162,10 +165,10 @@ class ArmStudy:
         return [trial.number for trial in self._trials(TrialState.RUNNING)]
 
 
-def setting(arm: Arm, seed: int, nth: int) -> samplers.Setting:
+def setting(arm: Arm, seed: int, nth: int, trials: int) -> samplers.Setting:
     """What an arm's sampler is made for. Arms of one study draw apart from each other."""
     own = zlib.crc32(f"{seed}.{arm.name}".encode())
-    return samplers.Setting(own, any(how.when for how in arm.tuned.values()), arm.trials, nth, len(arm.first))
+    return samplers.Setting(own, any(how.when for how in arm.tuned.values()), trials, nth, len(arm.first))
 
 
 def _suggest(trial: Trial, name: str, how: Distribution) -> Value:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from absld_search.core import rungs
 from absld_search.core.config import TrialConfig
 from absld_search.search.ledger import COMPLETE, FAILED, Row
-from absld_search.search.plan import Plan
+from absld_search.search.plan import Arm, Plan
 
 HOUR = 3600.0
 
@@ -29,6 +30,22 @@ def epochs_share(plan: Plan) -> float | None:
     """Epochs of training that each arm may spend on its search; None: no such budget."""
     budget = plan.request.epochs_budget
     return None if budget is None else budget / _sharers(plan)
+
+
+def expected(plan: Plan, arm: Arm) -> int:
+    """Trials that an arm is likely to come to: as many as were asked for, as a budget of epochs pays, or, since nobody
+    knows yet what an hour brings, as the workload has without a budget."""
+    if plan.request.trials is not None:
+        return arm.trials
+    share = epochs_share(plan)
+    count = plan.setting.trials if share is None else math.ceil(share / _epochs_a_trial(plan, arm))
+    return min(arm.trials, count)
+
+
+def _epochs_a_trial(plan: Plan, arm: Arm) -> float:
+    """On average: of those on a rung one in eta goes on."""
+    *short, whole = [length / plan.request.eta**rung for rung, length in enumerate(plan.rungs(arm))]
+    return sum(short) + whole * len(plan.search_seeds)
 
 
 def _sharers(plan: Plan) -> int:

@@ -16,7 +16,7 @@ from absld_search.workloads import SMOKE, WORKLOADS
 def opening(plan: Plan) -> str:
     """What will be done, on what, at what size, and where it goes."""
     request, setting = plan.request, plan.setting
-    tuned = ", ".join(f"{arm.name} {arm.trials}" for arm in plan.arms)
+    tuned = ", ".join(f"{arm.name} {_trials(plan, arm)}" for arm in plan.arms)
     others = ", ".join(name for name in WORKLOADS if name != setting.name) or "none yet"
     return "\n".join(
         [
@@ -38,11 +38,15 @@ def opening(plan: Plan) -> str:
     )
 
 
+def _trials(plan: Plan, arm: Arm) -> str:
+    expected = costs.expected(plan, arm)
+    return str(expected) if expected == arm.trials else f"about {expected}"
+
+
 def _limits(plan: Plan) -> list[str]:
     """What bounds the search besides the number of trials."""
     lines = [f"constraint {each}" for each in plan.constraints]
-    rungs = {plan.rungs(arm) for arm in plan.arms if arm.tuned}
-    if plan.stopping != "none":
+    if rungs := {plan.rungs(arm) for arm in plan.arms if plan.stops(arm)}:
         lengths = "; ".join("/".join(map(str, epochs)) for epochs in sorted(rungs))
         lines.append(f"stopping   {plan.stopping}: trainings of {lengths} epochs, one in {plan.request.eta} goes on")
     if (seconds := costs.share(plan)) is not None:
@@ -57,12 +61,12 @@ def _limits(plan: Plan) -> list[str]:
 def _warnings(plan: Plan) -> list[str]:
     """What the sampler can't do with these budgets."""
     searched = [arm for arm in plan.arms if arm.tuned and len(arm.first) < arm.trials]
-    found = [line for arm in searched for line in samplers.advice(plan.sampler, _setting(arm))]
+    found = [line for arm in searched for line in samplers.advice(plan.sampler, _setting(plan, arm))]
     return [f"warning    {line}" for line in dict.fromkeys(found)]
 
 
-def _setting(arm: Arm) -> samplers.Setting:
-    return samplers.Setting(0, any(how.when for how in arm.tuned.values()), arm.trials)
+def _setting(plan: Plan, arm: Arm) -> samplers.Setting:
+    return samplers.Setting(0, any(how.when for how in arm.tuned.values()), costs.expected(plan, arm))
 
 
 def _confirm(plan: Plan) -> str:

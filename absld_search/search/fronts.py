@@ -44,9 +44,9 @@ class Front:
         """Whether the point (k,) is on the front now; what it beats leaves."""
         (gain,), index = _gains([point], self.directions), self.count
         self.count += 1
-        if not np.isfinite(gain).all() or _beats(self._gains, gain).any():
+        if not np.isfinite(gain).all() or beats(self._gains, gain).any():
             return False
-        stay = ~_beats(gain[None], self._gains)
+        stay = ~beats(gain[None], self._gains)
         self.members = [*(member for member, kept in zip(self.members, stay, strict=True) if kept), index]
         self._gains = np.vstack([self._gains[stay], gain])
         return True
@@ -60,22 +60,26 @@ def ranks(values: Any, directions: Sequence[str]) -> NDArray[np.int64]:
     gains = _gains(values, directions)
     found = np.zeros(len(gains), dtype=np.int64)
     finite = np.flatnonzero(np.isfinite(gains).all(axis=1))
-    beats = _beats(gains[finite, None], gains[None, finite])
-    by, left, rank = beats.sum(axis=0), np.ones(len(finite), dtype=np.bool_), 0  # by: how many of those left beat each
+    dominates = beats(gains[finite, None], gains[None, finite])
+    by, left, rank = (
+        dominates.sum(axis=0),
+        np.ones(len(finite), dtype=np.bool_),
+        0,
+    )  # by: how many of those left beat each
     while left.any():
         front = left & (by == 0)
         found[finite[front]] = rank
-        by, left, rank = by - beats[front].sum(axis=0), left & ~front, rank + 1
+        by, left, rank = by - dominates[front].sum(axis=0), left & ~front, rank + 1
     found[~np.isfinite(gains).all(axis=1)] = rank
     return found
 
 
-def net_order(values: Any, directions: Sequence[str]) -> list[int]:
+def net_order(values: Any, directions: Sequence[str], first: int | None = None) -> list[int]:
     """Indices of the points so that every beginning of the list covers the set as evenly as it can.
 
     First the best in the first objective, then always the point farthest from those taken, in objectives scaled to
     unit spread: a greedy epsilon-net (Salinas et al., arXiv:2106.12639, order a front this way to halve it). Ties go to
-    the lower index. All values must be finite.
+    the lower index. All values must be finite. `first`: how many must be in this order; the others follow in theirs.
     """
     gains = _gains(values, directions)
     if len(gains) < 2:
@@ -84,11 +88,12 @@ def net_order(values: Any, directions: Sequence[str]) -> list[int]:
     scaled = gains / np.where(spread > 0, spread, 1)
     order = [int(np.argmax(scaled[:, 0]))]
     distance = np.linalg.norm(scaled - scaled[order[0]], axis=1)
-    while len(order) < len(gains):
-        distance[order] = -1  # taken
+    while len(order) < (len(gains) if first is None else min(first, len(gains))):
+        distance[order[-1]] = -1  # taken
         order.append(int(np.argmax(np.round(distance, 12))))
         distance = np.minimum(distance, np.linalg.norm(scaled - scaled[order[-1]], axis=1))
-    return order
+    taken = set(order)
+    return [*order, *(index for index in range(len(gains)) if index not in taken)]
 
 
 def knee(values: Any, directions: Sequence[str]) -> int:
@@ -146,13 +151,19 @@ def _undominated(gains: Array) -> Mask:
     mask, left = np.zeros(len(gains), dtype=np.bool_), np.lexsort(-gains.T[::-1])
     while left.size:
         mask[left[0]] = True
-        left = left[1:][~_beats(gains[left[0]], gains[left[1:]])]
+        left = left[1:][~beats(gains[left[0]], gains[left[1:]])]
     return mask
 
 
-def _beats(ones: Array, others: Array) -> Mask:
-    """Whether each of `ones` beats `others`, row by row, where either may be a single row."""
-    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
+def beats(ones: Array, others: Array) -> Mask:
+    """Whether each of `ones` beats `others`, row by row, where either may be a single row. An objective at a time: to
+    reduce over so short an axis would cost several times as much."""
+    shape = np.broadcast_shapes(ones.shape[:-1], others.shape[:-1])
+    no_worse, better = np.ones(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    for one, other in zip(np.moveaxis(ones, -1, 0), np.moveaxis(others, -1, 0), strict=True):
+        no_worse &= one >= other
+        better |= one > other
+    return no_worse & better
 
 
 def _gains(values: Any, directions: Sequence[str]) -> Array:

@@ -27,7 +27,8 @@ def rules(plan: Plan, arm: Arm) -> Rules:
     directions = tuple(plan.objectives.values())
     held_back = frozenset(index for index, name in enumerate(plan.objectives) if NAMES[name] == "min")
     floor = scheduler.FLOOR / plan.num_classes
-    return Rules(plan.stopping, plan.rungs(arm), directions, plan.request.eta, held_back, floor)
+    kind = plan.stopping if plan.stops(arm) else "none"  # a grid trains to the end who was stopped before it was one
+    return Rules(kind, plan.rungs(arm), directions, plan.request.eta, held_back, floor)
 
 
 class Halving:
@@ -35,7 +36,7 @@ class Halving:
 
     def __init__(self, plan: Plan, arm: Arm) -> None:
         self.plan, self.arm = plan, arm
-        self.rules = rules(plan, arm)
+        self.rules, self.orders = rules(plan, arm), scheduler.Orders()
         self.trials: dict[str, Row] = {}
         self.asked: dict[str, int] = {}  # trial -> epochs of its longest training
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # (trial's number, epochs) -> what it was worth
@@ -82,7 +83,7 @@ class Halving:
         failed = {each.trial for each in outcomes if each.values is None}
         last = self.rules.epochs[-1]  # a whole training is another length where epochs are tuned
         asked = {t: last if t in self.whole else epochs for t, epochs in self.asked.items() if t not in failed}
-        found = scheduler.promotion(outcomes, asked, self.rules, more)
+        found = scheduler.promotion(outcomes, asked, self.rules, more, self.orders)
         return (self.trials[found[0]], found[1]) if found else None
 
     def seen(self) -> list[tuple[dict[str, Any], tuple[float, ...] | None, Mapping[str, float]]] | None:

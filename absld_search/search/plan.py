@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,8 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     stopping = require_known("--stopping", request.stopping, scheduler.STOPPING)
     search = tuple(range(request.search_seeds))
     limits = _constraints(request, space)
+    if request.race and request.trials is None and _budgeted(request):
+        raise UsageError("--race with a budget needs --trials: a race begins when an arm has all its trials.")
     plan = Plan(request, setting, objectives, arms, tuple(confirm), search, sampler, limits, stopping)
     for arm in arms:
         if stopping != "none" and "epochs" in arm.tuned:
@@ -159,8 +161,12 @@ def _trials(request: Request, setting: Workload) -> int:
     """Of each arm that has something to tune."""
     if request.trials is not None:
         return request.trials
+    return BUDGETED_TRIALS if _budgeted(request) else setting.trials
+
+
+def _budgeted(request: Request) -> bool:
     budgets = (request.time_budget, request.gpu_hours, request.epochs_budget)
-    return setting.trials if all(each is None for each in budgets) else BUDGETED_TRIALS
+    return any(each is not None for each in budgets)
 
 
 def _constraints(request: Request, space: SearchSpace) -> tuple[Constraint, ...]:
@@ -181,8 +187,27 @@ def _arm(space: SearchSpace, name: str, request: Request, setting: Workload, tri
         return Arm(name, words, tuned, 1, ())
     grid = _grid(tuned, trials)
     known = [{key: value for key, value in point.items() if key in tuned} for point in space.try_first]
-    first = (_defaults(words, tuned, setting), *(point for point in known if point))
+    first = _once([_defaults(words, tuned, setting), *known])
     return Arm(name, words, tuned, len(grid) or trials, grid or first)
+
+
+def _once(points: Iterable[dict[str, Value]]) -> tuple[dict[str, Value], ...]:
+    """Without empty points and those that Optuna would take for one that is there: it gives none of them a trial."""
+    found: list[dict[str, Value]] = []
+    for point in filter(None, points):
+        if not any(_same(point, known) for known in found):
+            found.append(point)
+    return tuple(found)
+
+
+def _same(point: Mapping[str, Value], known: Mapping[str, Value]) -> bool:
+    return point.keys() == known.keys() and all(_close(value, known[name]) for name, value in point.items())
+
+
+def _close(one: Value, other: Value) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return math.isclose(one, other, rel_tol=1e-5)
 
 
 def _settled(how: Distribution, setting: Workload) -> Distribution:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from absld_search.core import data, datasets, models, teachers
 from absld_search.core.files import cache_folder
 from absld_search.core.store import Store
-from absld_search.search import answering, database, resources
+from absld_search.search import answering, costs, database, resources
 from absld_search.search import ledger as ledgers
 from absld_search.search.plan import Arm, Plan, Request
 from absld_search.words import Away, UsageError, masked
@@ -201,7 +201,7 @@ def bytes_needed(plan: Plan) -> int:
     """An estimate, on the safe side: a student and a verdict per image for each training that is left, three states
     of student and optimizer (two kept, one being written) for each that runs, and what everything else takes."""
     seeds = len(plan.confirm_seeds)
-    trainings = sum(arm.trials for arm in plan.arms) * len(plan.search_seeds) + len(plan.arms) * seeds
+    trainings = sum(costs.expected(plan, arm) for arm in plan.arms) * len(plan.search_seeds) + len(plan.arms) * seeds
     left = max(0, trainings - len(list(plan.folder.glob("trainings/*/result.json"))))
     at_once = plan.request.max_concurrent or int(resources.cores() / plan.request.cpus_per_trial) or 1
     state = 4 * _parameters(plan)  # bytes of the weights; the optimizer's momentum and an average are as large each

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from absld_search.search import standing
+from absld_search.search import costs, standing
 from absld_search.search.gpu_use import Watched
 from absld_search.search.halving import RUNG, SEARCH
 from absld_search.search.ledger import COMPLETE, FAILED, TOOK, Ledger, Row
@@ -123,10 +123,11 @@ class Progress:
 
 
 def planned(plan: Plan) -> dict[str, int]:
-    """Stage -> trainings that a plan comes to: with rungs about, and with hours for a budget at most."""
+    """Stage -> trainings that a plan comes to: with rungs about, and so with hours or epochs for a budget."""
     found = {SEARCH: 0, CONFIRM: len(plan.arms) * len(plan.confirm_seeds)}
     for arm in plan.arms:
-        *rungs, whole = [max(1, arm.trials // plan.request.eta**rung) for rung in range(len(plan.rungs(arm)))]
+        trials = costs.expected(plan, arm)
+        *rungs, whole = [max(1, trials // plan.request.eta**rung) for rung in range(len(plan.rungs(arm)))]
         found[SEARCH] += whole * len(plan.search_seeds)
         found |= {RUNG: found.get(RUNG, 0) + sum(rungs)} if rungs else {}
     return found

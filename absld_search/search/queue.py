@@ -70,6 +70,8 @@ class Queue:
     def _recover(self) -> None:
         """Put right what a killed driver left half done."""
         self.recall()
+        if not self.plan.request.race:
+            self.ledger.forget_waiting(RACE, [])
         self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}

@@ -95,7 +95,7 @@ def draws(gains: Mapping[str, Array], noise: Noise, count: int = DRAWS, seed: in
 def beats(means: Array, index: int, margin: Array) -> Mask:
     """(draws, N): whether, in a draw (draws, N, k), each configuration beats that at `index` by `margin` (k,)."""
     mark = means[:, index, None] + margin
-    return _beats(means, mark) & (np.arange(means.shape[1]) != index)
+    return fronts.beats(means, mark) & (np.arange(means.shape[1]) != index)
 
 
 def contested(means: Array, margin: Array) -> tuple[Mask, Mask]:
@@ -114,17 +114,13 @@ def contested(means: Array, margin: Array) -> tuple[Mask, Mask]:
             pick = left.argmax(axis=1)
             rival, others = here[rows, pick][:, None], np.arange(order.shape[1]) != pick[:, None]
             others &= left[rows, pick][:, None]  # where a draw has none left, nobody is compared
-            losses |= others & _beats(rival, here + margin)
-            near |= others & _beats(rival, here - margin)
+            losses |= others & fronts.beats(rival, here + margin)
+            near |= others & fronts.beats(rival, here - margin)
             waiting[rows, pick] &= ~left[rows, pick]
             left[rows, pick] = False
-            left &= ~_beats(rival, here)
+            left &= ~fronts.beats(rival, here)
     back = np.argsort(order, axis=1)
     return np.take_along_axis(losses, back, axis=1), np.take_along_axis(near, back, axis=1)
-
-
-def _beats(ones: Array, others: Array) -> Mask:
-    return np.asarray((ones >= others).all(axis=-1) & (ones > others).any(axis=-1))
 
 
 def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:

@@ -21,10 +21,12 @@ def drop(study: optuna.Study, number: int) -> None:
     """
     frozen = study.get_trials(deepcopy=False)[number]
     study._storage.set_trial_user_attr(frozen._trial_id, DROPPED, True)
-    study.tell(number, state=TrialState.FAIL)
     genetic = any(key.endswith(":generation") for key in frozen.system_attrs)
-    if point := frozen.system_attrs.get("fixed_params", frozen.params if genetic else {}):
+    point = frozen.system_attrs.get("fixed_params", frozen.params if genetic else {})
+    waiting = [trial.system_attrs.get("fixed_params") for trial in study.get_trials(False, (TrialState.WAITING,))]
+    if point and point not in waiting:
         study.enqueue_trial(point)
+    study.tell(number, state=TrialState.FAIL)  # last: until then the next start drops it again
 
 
 def zombies(ledger: Ledger) -> list[str]:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from absld_search.core import results
+from absld_search.core.store import Store
 from absld_search.search import reading
 from absld_search.search.ledger import TOOK, Ledger, Row, as_json
 from absld_search.search.plan import Plan
+from absld_search.search.sending import place
+from absld_search.words import masked
 
 
 class Reuse:
@@ -35,11 +38,25 @@ class Reuse:
             return
         for source in self._known().get(training["training"], ()):
             if complete(source, training["job"]["test"]):
+                if not self._sent(source):
+                    return
                 take_over(source, target)
                 seconds = reading.epoch_seconds(target) * training["job"]["schedule"]["epochs"]
                 self.ledger.note(f"{TOOK}{training['training']}", seconds)
                 self.say(f"training {training['training']} is taken over from study {source.parents[1].name!r}")
                 return
+
+    def _sent(self, source: Path) -> bool:
+        """Put it into the store, where there is one: a worker looks there alone. False: the store is away, so the
+        training is trained, and costs what it costs."""
+        try:
+            if self.plan.request.store:
+                Store(self.plan.request.store).push(source, f"{place(self.plan)}/{source.name}")
+        except OSError as error:
+            why = masked(str(error).splitlines()[0])
+            self.say(f"training {source.name} is not taken over: the store is away ({why})")
+            return False
+        return True
 
     def _known(self) -> dict[str, list[Path]]:
         """Key -> the folders of that training in other studies; looked for once a start."""

@@ -80,14 +80,28 @@ def _order(outcomes: Sequence[Outcome], rules: Rules, which: Sequence[int], behi
     found: list[Place] = []
     for rank in sorted(set(ranks.tolist())):
         members = [index for index, own in enumerate(ranks) if own == rank]
-        net = len(found) < first
-        order = fronts.net_order([values[i] for i in members], directions) if net else range(len(members))
+        net = first - len(found)
+        order = fronts.net_order([values[i] for i in members], directions, net) if net > 0 else range(len(members))
         found += [Place(outcomes[members[index]].trial, behind + rank) for index in order]
     return found
 
 
+class Orders:
+    """The rungs' orders as they were found last: a look costs the ranking of those rungs alone that have changed."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[list[Outcome], int, list[Place]]] = {}  # epochs -> (outcomes, first, their order)
+
+    def of(self, epochs: int, outcomes: list[Outcome], rules: Rules, first: int) -> list[Place]:
+        """The same as `ordered`."""
+        known = self.known.get(epochs)
+        if known is None or known[:2] != (outcomes, first):
+            known = self.known[epochs] = (outcomes, first, ordered(outcomes, rules, first))
+        return known[2]
+
+
 def promotion(
-    outcomes: Sequence[Outcome], asked: Mapping[str, int], rules: Rules, more: bool
+    outcomes: Sequence[Outcome], asked: Mapping[str, int], rules: Rules, more: bool, orders: Orders | None = None
 ) -> tuple[str, int] | None:
     """(trial, epochs) of the next longer training, None where none is deserved yet.
 
@@ -98,15 +112,15 @@ def promotion(
     if rules.kind == "none":  # the budget is larger now: whoever was stopped before goes to the end, in turn
         last = rules.epochs[-1]
         return next(((trial, last) for trial, epochs in asked.items() if epochs < last), None)
+    orders = orders or Orders()
     closed = not more
     found = None
     for epochs, longer in zip(rules.epochs, rules.epochs[1:], strict=False):
         here = [each for each in outcomes if each.epochs == epochs]
-        running = [trial for trial, longest in asked.items() if longest == epochs]
-        running = [trial for trial in running if trial not in {each.trial for each in here}]
-        closed = closed and not running
+        stand = {trial for trial, longest in asked.items() if longest == epochs}
+        closed = closed and stand <= {each.trial for each in here}  # else one still runs
         share = math.ceil(len(here) / rules.eta) if closed else len(here) // rules.eta
-        waiting = _deserving(ordered(here, rules, share), share, {trial for trial in asked if asked[trial] == epochs})
+        waiting = _deserving(orders.of(epochs, here, rules, share), share, stand)
         if waiting:
             found, closed = (waiting, longer), False  # the longest rung that can be fed goes first
     return found

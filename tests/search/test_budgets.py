@@ -6,16 +6,18 @@ import json
 import random
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from absld_search.core import results
-from absld_search.search import costs, samplers, tables
+from absld_search.core.store import Store
+from absld_search.search import costs, describe, preflight, samplers, tables
 from absld_search.search.ledger import TOOK, Ledger
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
-from absld_search.search.progress import Progress
+from absld_search.search.progress import Progress, planned
 from absld_search.search.queue import Queue
 from absld_search.search.reuse import Reuse
 from absld_search.space import LogUniform, SearchSpace
@@ -157,6 +159,36 @@ def test_the_smaller_of_two_budgets_holds(tmp_path: Path) -> None:
     assert [stage for stage, _ in drain(made)].count("search") == 2 * -(-4 // length)
 
 
+def test_what_a_budget_comes_to_is_planned_for(tmp_path: Path) -> None:
+    """Not the thousand trials that no arm may pass: for disk, progress, and a genetic sampler's population."""
+    hours = plan(tmp_path, space=TWO_TUNED, trials=None, seeds=1, time_budget=1.0, sampler="nsga2", storage="sqlite://")
+    usual = hours.setting.trials
+    assert planned(hours)["search"] == 2 * usual
+    asked = plan(tmp_path, space=TWO_TUNED, trials=usual, seeds=1)
+    assert preflight.bytes_needed(hours) == preflight.bytes_needed(asked)
+    assert "nsga2 draws at random" in (said := describe.opening(hours)) and f"dual about {usual}, shared" in said
+    study = Queue(hours, Ledger("sqlite://", "study")).studies["dual"]
+    assert study._fresh()._population_size == samplers.Setting(0, trials=usual).population
+
+
+def test_epochs_say_how_many_trials_they_pay(tmp_path: Path) -> None:
+    words = {"space": TWO_TUNED, "trials": None, "seeds": 1, "set": {"epochs": "18"}, "epochs_budget": 2 * 180}
+    assert planned(plan(tmp_path, **words))["search"] == 2 * 10
+    assert planned(plan(tmp_path, **words, search_seeds=2))["search"] == 2 * 2 * 5
+    halved = plan(tmp_path, **words, stopping="mo-asha")
+    assert halved.rungs(halved.arms[0]) == (2, 6, 18)
+    assert planned(halved)["rung"] == 2 * (30 + 30 // 3), "2 + 6 / 3 + 18 / 9 epochs each"
+    words |= {"trials": 7}
+    assert planned(plan(tmp_path, **words))["search"] == 2 * 7
+
+
+@pytest.mark.parametrize("budget", [{"time_budget": 1.0}, {"gpu_hours": 1.0}, {"epochs_budget": 9}])
+def test_a_race_that_a_budget_would_never_let_begin_is_refused(tmp_path: Path, budget: dict) -> None:
+    with pytest.raises(UsageError, match="--race with a budget needs --trials"):
+        plan(tmp_path, trials=None, race=True, **budget)
+    assert plan(tmp_path, trials=3, race=True, **budget).request.race
+
+
 def log(folder: Path, *when: float) -> None:
     """The epochs of a training, and the seconds at which they ended."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,3 +300,22 @@ def test_an_equal_training_is_taken_over_and_said(tmp_path: Path) -> None:
     third, ledger, _ = finished_study(tmp_path, "third", "d3")
     Reuse(third, ledger, said.append).started({"training": key, "job": {"test": False}})
     assert len(said) == 1, "other data under the same name"
+
+
+def test_with_a_store_what_is_taken_over_lies_where_the_worker_looks(tmp_path: Path) -> None:
+    first, _, key = finished_study(tmp_path, "first", "d1")
+    results.write_shard(first.folder / "trainings" / key, [], [], [], result={"robust_accuracy": 0.5})
+    log(first.folder / "trainings" / key, 10.0, 13.0, 16.0)
+    second, ledger, _ = finished_study(tmp_path, "second", "d1")
+    said: list[str] = []
+    training = {"training": key, "job": {"test": False, "schedule": {"epochs": 3}}}
+    (tmp_path / "away").write_text("a file, where nothing can be written")
+    for store, count in (("away", 0), ("store", 1)):
+        uri = (tmp_path / store).as_uri()
+        made = replace(second, request=replace(second.request, store=uri))
+        Reuse(made, ledger, said.append).started(training)
+        assert len(ledger.facts(TOOK)) == count and (second.folder / "trainings" / key).exists() == bool(count)
+    assert "is not taken over: the store is away" in said[0] and "is taken over from study 'first'" in said[1]
+    worker = tmp_path / "worker"
+    Store(uri).pull(f"second/trainings/{key}", worker)
+    assert results.read_result(worker) == {"robust_accuracy": 0.5}

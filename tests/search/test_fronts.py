@@ -190,6 +190,9 @@ def test_the_net_is_farthest_first(drawn):
     values, sides = drawn
     order = net_order(values, sides)
     assert sorted(order) == list(range(len(values)))
+    for first in range(len(values) + 1):
+        part = net_order(values, sides, first)
+        assert part[:first] == order[:first] and sorted(part) == sorted(order)
     array = np.array(values) / np.where(np.std(values, axis=0) > 0, np.std(values, axis=0), 1)
     gaps = []
     for count in range(1, len(order)):

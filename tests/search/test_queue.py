@@ -370,6 +370,45 @@ def test_a_point_asked_for_and_never_written_down_is_tried_again(tmp_path: Path)
     assert sorted(teachers) == sorted(again.plan.setting.teachers)
 
 
+def test_a_kill_while_a_point_is_given_again_loses_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two things that are written when a trial that nobody wrote down is dropped."""
+    (study := open_queue(plan(tmp_path)).studies["dual"]).ask()
+    written = []
+
+    def once(original: Any) -> Any:
+        def call(*words: Any, **more: Any) -> Any:
+            written.append(original)
+            if len(written) > 1:
+                raise KeyboardInterrupt
+            return original(*words, **more)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        for name in ("enqueue_trial", "tell"):
+            patch.setattr(optuna.Study, name, once(getattr(optuna.Study, name)))
+        study.drop(0)
+    again = open_queue(plan(tmp_path))
+    drain(again)
+    asked = [trial["params"]["temperature_lr"] for trial in again.ledger.trials(arm="dual")]
+    assert len(asked) == 4 and asked.count(0.1) == 1
+
+
+def test_points_that_are_given_twice_count_once(tmp_path: Path) -> None:
+    """Else Sobol points, which are counted from the first that was not given, would begin too late and repeat."""
+
+    def proposed(study: str, *given: float) -> list[float]:
+        space = replace(TWO_ARMS, try_first=tuple({"temperature_lr": each} for each in given))
+        queue = open_queue(plan(tmp_path, space=space, study=study, sampler="qmc", trials=6))
+        drain(queue)
+        return [trial["params"]["temperature_lr"] for trial in queue.ledger.trials(arm="dual")]
+
+    twice = proposed("twice", 0.3, 0.1, 0.3, 0.3000001)
+    assert twice == proposed("once", 0.3) and len(set(twice)) == 6
+
+
 def test_a_grid_beyond_the_budget_is_searched_not_cut(tmp_path: Path) -> None:
     tuned = {"teacher": Teachers(), "coupling": Choice(("dual", "shared", "product"))}
     made = plan(tmp_path, space=SearchSpace(fixed={}, arms={"one": {}}, tuned=tuned), trials=6)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from absld_search.search import choices, fronts, scheduler
+from absld_search.search import choices, describe, fronts, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
@@ -133,6 +133,43 @@ def test_every_promoted_trial_was_among_the_best_of_its_rung(values, eta):
     assert any(best[list(worth).index(trial)] for trial in whole)
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=25), st.randoms())
+def test_orders_that_are_kept_decide_as_those_that_are_made_anew(values, draw):
+    """A history of trainings that end in any order, on three rungs."""
+    orders, asked, outcomes = scheduler.Orders(), dict[str, int](), list[Outcome]()
+    for number, value in enumerate(values):
+        asked[f"t{number}"] = 3
+        outcomes.insert(draw.randint(0, len(outcomes)), Outcome(f"t{number}", 3, tuple(map(float, value))))
+        more = number + 1 < len(values)
+        while (found := promotion(outcomes, asked, RULES, more, orders)) is not None:
+            assert found == promotion(outcomes, asked, RULES, more)
+            asked[found[0]] = found[1]
+            outcomes.append(Outcome(found[0], found[1], tuple(map(float, values[int(found[0][1:])]))))
+        assert promotion(outcomes, asked, RULES, more) is None
+
+
+def test_a_look_ranks_no_rung_that_has_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked, original = [], scheduler.ordered
+    monkeypatch.setattr(scheduler, "ordered", lambda here, *words: ranked.append(len(here)) or original(here, *words))
+    orders, outcomes = scheduler.Orders(), rung(3, 0.1, 0.2, 0.3)
+    asked = {"t0": 3, "t1": 3, "t2": 10}
+    for _ in range(3):
+        assert promotion(outcomes, asked, RULES, more=True, orders=orders) is None
+    assert ranked == [3, 0], "once a rung"
+    outcomes.append(Outcome("t2", 10, (0.3, 0.3)))
+    promotion(outcomes, asked, RULES, more=True, orders=orders)
+    assert ranked == [3, 0, 1]
+
+
+def test_a_stopped_trials_first_word_to_optuna_reads_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = open_queue(plan(tmp_path, space=ONE_ARM, trials=4, storage="sqlite://", **LONG))
+    row = here.take()
+    monkeypatch.setattr(ArmStudy, "_told", lambda *_: pytest.fail("all trials are read"))
+    here.done(row["training"], worth(row["job"]), "", epochs=2)
+    (told,) = here.studies["one"].study.get_trials()[:1]
+    assert told.state == TrialState.COMPLETE and told.constraints["budget"] == pytest.approx(8 / 9)
+
+
 def open_queue(made: Plan) -> Queue:
     return Queue(made, Ledger(made.request.storage, made.request.study))
 
@@ -187,6 +224,35 @@ def test_a_driver_killed_after_any_training_decides_the_same(tmp_path: Path, sam
     at_once = drain(plan(tmp_path / "a", space=CONDITIONAL, **words))
     in_pieces = drain(plan(tmp_path / "b", space=CONDITIONAL, **words), again=True)
     assert at_once == in_pieces
+
+
+def two_at_a_time(made: Plan, again: bool = False) -> list[str]:
+    """Everything that is trained, in the order in which it ends; `again`: the driver is killed after each, with what
+    was under way."""
+    here, under_way, found = open_queue(made), list[dict](), list[str]()
+    while True:
+        while len(under_way) < 2 and (row := here.take()) is not None:
+            under_way.append(row)
+        if not under_way:
+            return found
+        row = under_way.pop(0)
+        here.done(row["training"], worth(row["job"]), "", epochs=1)
+        found.append(row["training"])
+        if again:
+            here, under_way = open_queue(made), []
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_driver_killed_with_two_trainings_under_way_decides_the_same(tmp_path: Path, sampler: str) -> None:
+    words = {**LONG, "trials": 10, "sampler": sampler, "space": CONDITIONAL}
+    assert two_at_a_time(plan(tmp_path / "a", **words)) == two_at_a_time(plan(tmp_path / "b", **words), again=True)
+
+
+def test_a_driver_killed_within_a_race_decides_the_same(tmp_path: Path) -> None:
+    words = {**LONG, "stopping": "none", "trials": 4, "race": True, "space": ONE_ARM}
+    at_once = drain(made := plan(tmp_path / "a", **words))
+    assert len(open_queue(made).ledger.trainings(stage="race")) > 2
+    assert at_once == drain(plan(tmp_path / "b", **words), again=True)
 
 
 @pytest.mark.parametrize("sampler", CORE)
@@ -267,6 +333,20 @@ def test_stopped_trials_become_whole_with_a_larger_budget(tmp_path: Path) -> Non
     best = {tuple(trial.values) for trial in stored.best_trials}
     names = choices.front_trials(here.plan, trials)[0]
     assert best == {tuple(trial["objectives"].values()) for trial in trials if trial["trial"] in names}
+
+
+def test_stopped_trials_become_whole_where_more_make_a_grid(tmp_path: Path) -> None:
+    """Six of eight choices are a search with rungs, eight of eight are a grid, which stops nobody."""
+    rates = Choice(tuple(0.1 * each for each in range(1, 9)))
+    space = SearchSpace(fixed={"method": "absld"}, arms={"one": {}}, tuned={"temperature_lr": rates})
+    first = drain(made := plan(tmp_path, space=space, trials=6, **LONG))
+    assert "mo-asha" in describe.opening(made)
+    here = open_queue(made := plan(tmp_path, space=space, trials=8, **LONG))
+    assert "mo-asha" not in describe.opening(made)
+    assert STOPPED in {trial["state"] for trial in here.ledger.trials()}
+    more = drain(made, here=here)
+    assert [trial["state"] for trial in here.ledger.trials()] == [COMPLETE] * 8
+    assert not set(first) & set(more)
 
 
 def last_words(study: optuna.Study) -> dict[int, FrozenTrial]:
