@@ -175,7 +175,6 @@ MARKED: dict[str, str] = {
     "python -m benchmarks.fidelity --workload cifar10-micro --configs 8 --seeds 2 --data-dir DATA": HOURS,
     "python -m benchmarks.page": HOURS,
     "python -m benchmarks.speed_page": HOURS,
-    'make bench-full ARGS="--out docs/results/speed"': HOURS,
     "python -m benchmarks.proxies": HOURS,
     "python -m benchmarks.queue [--sampler tpe] [--stopping mo-asha] [--mlflow]": HOURS,
     "python -m benchmarks.racing": HOURS,
