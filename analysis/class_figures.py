@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from absld_search.search.palette import COLOURS
 from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
-from analysis.drawing import attack_words, legend_below, look, new_figure, styled
+from analysis.drawing import attack_words, legend_below, look, new_figure, say_inside, styled
 
 CLASSES_SHOWN = 20  # more bars than this cannot be read
 MANY_CURVES = 30  # in one panel; more go into a picture
@@ -78,15 +78,7 @@ def temperatures(tables: Tables) -> Figure | None:
             _draw_temperatures(axes, tables, curves[arm].get(side, {}), order, colours)
             axes.set_title(f"{arm}, {'adversarial' if side == 'adv' else side} labels")
             if side not in curves[arm]:
-                axes.text(
-                    0.5,
-                    0.5,
-                    _why_none(tables, arm, side),
-                    transform=axes.transAxes,
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                )
+                say_inside(axes, _why_none(tables, arm, side))
         figure.supxlabel("epoch", fontsize=10)
         label = "class temperature (no unit, log scale; dashed: bounds)"
         figure.supylabel(label if len(curves) > 2 else label.replace(", log", ",\nlog"), fontsize=10)

@@ -84,6 +84,11 @@ def _turn(tables: Tables, arm: str) -> int:
     return (index + index // len(COLOURS)) % len(COLOURS)
 
 
+def say_inside(axes: Axes, text: str) -> None:
+    """Why a panel is empty, in its middle."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=9)
+
+
 def legend_below(figure: Figure, columns: int) -> None:
     """A legend below the panels; the figure grows by its rows, so that many arms take nothing from the panels."""
     handles = {

@@ -5,6 +5,7 @@ from html import escape
 
 from analysis.answer import Answer
 from analysis.contents import Block, Bullets, Picture, Section, Table, Words
+from analysis.writing import markdown_table
 
 
 def markdown(found: Answer, sections: Sequence[Section]) -> str:
@@ -32,8 +33,7 @@ def _block(block: Block) -> str:
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of words and numbers."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(map(plain_markdown, line)) + " |" for line in lines)
+    return markdown_table([*map(plain_markdown, heading)], ([*map(plain_markdown, row)] for row in rows))
 
 
 def plain_markdown(text: str) -> str:

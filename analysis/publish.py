@@ -20,7 +20,7 @@ from analysis.contents import contents
 from analysis.drawing import save
 from analysis.keeping import keep
 from analysis.markdown import plain_markdown
-from analysis.writing import filled, write_text
+from analysis.writing import filled, markdown_table, write_text
 
 RESULTS, README = Path("docs") / "results", "README.md"
 PICTURES = ("pareto_front", "class_bars")
@@ -141,8 +141,7 @@ def _worst(found: Answer) -> list[Comparison]:
 
 def index(page: str, lines: Sequence[Sequence[str]]) -> str:
     """The page of all questions with its table."""
-    rows = "\n".join("| " + " | ".join(row) + " |" for row in [HEADING, ["---"] * len(HEADING), *lines])
-    return filled(page, QUESTIONS, f"\n{rows}\n")
+    return filled(page, QUESTIONS, f"\n{markdown_table(HEADING, lines)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

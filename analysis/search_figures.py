@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from analysis import spending as spent
 from analysis import standing
-from analysis.drawing import DRAWN_AS_PATHS, axis_label, dashes, drawn, legend_below, look, new_figure, styled
+from analysis.drawing import (
+    DRAWN_AS_PATHS,
+    axis_label,
+    dashes,
+    drawn,
+    legend_below,
+    look,
+    new_figure,
+    say_inside,
+    styled,
+)
 from analysis.importances import importances
 from analysis.loading import WORST
 from analysis.sentences import plain
@@ -51,8 +61,7 @@ def spending(tables: Tables) -> Figure | None:
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would touch in half the width
         if not any(np.isfinite(course.best).any() for course in courses.values()):
-            why = "the worst class on val\nis not stored"
-            best.text(0.5, 0.5, why, transform=best.transAxes, ha="center", va="center", fontsize=9)
+            say_inside(best, "the worst class on val\nis not stored")
         legend_below(figure, 4)
         volume.set_title("Hypervolume of the front")
         best.set_title("Best worst class so far")

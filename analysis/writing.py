@@ -1,6 +1,7 @@
 """Texts of a report, whole or not at all, and pages that a person writes around them."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absld_search.core.files import replacing
@@ -10,6 +11,11 @@ def write_text(path: Path, text: str) -> None:
     """A text in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells, which are Markdown already, as a table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows))
 
 
 def filled(page: str, name: str, text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.writing import markdown_table
 from benchmarks.options import options
 
 TABLES = ("ratios", "rows")  # lists of rows in a result
@@ -39,11 +40,7 @@ def _is_table(value: Any) -> bool:
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_shown(row.get(name, "")) for name in names] for row in rows]
-    return [_row(names), _row(["---"] * len(names)), *(_row(row) for row in cells)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return [markdown_table(names, cells)]
 
 
 def _shown(value: Any) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.writing import filled
+from analysis.writing import filled, markdown_table
 from benchmarks import timing
+from benchmarks.pages import DOCS
 
-DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PAGE = DOCS / "results" / "scaling", DOCS / "scaling.md"
 HEAD = [
     "trials", "driver's CPU each, ms", "ask, ms: median, 99th percentile", "tell, ms", "database, MB",
@@ -65,7 +65,7 @@ def _title(run: Run) -> str:
 def _table(marks: Sequence[Run]) -> str:
     lines = [[f"{row['ended']:,}", f"{row['cpu_ms']:.0f}", _pair(row, "ask"), _pair(row, "tell"),
               f"{row['database_mb']:.1f}", f"{row['memory_mb']:.0f}"] for row in marks]  # fmt: skip
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *lines))
+    return markdown_table(HEAD, lines)
 
 
 def _pair(row: Run, name: str) -> str:

@@ -6,7 +6,8 @@ python -m benchmarks.search_page        # the page's tables again, from docs/res
 
 from __future__ import annotations
 
-from benchmarks.pages import DOCS, Page, Row, table
+from analysis.writing import markdown_table as table
+from benchmarks.pages import DOCS, Page, Row
 
 
 def replay(found: Row) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.pages import DOCS, Page, Row, table
+from analysis.writing import markdown_table as table
+from benchmarks.pages import DOCS, Page, Row
 
 
 def machine(found: Row) -> str:

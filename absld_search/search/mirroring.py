@@ -246,9 +246,8 @@ class Mirroring:
     def _failed(self, error: Exception) -> None:
         if not self.away and not (self.opening and isinstance(error, UsageError)):  # which `open` raises
             self.away = True
-            what = str(error) if isinstance(error, Away) else f"{self._name()} is away"
-            rest = "" if isinstance(error, Away) else f": {error}"
-            self.say(masked(f"{what}; the study goes on, MLflow catches up later{rest}"))
+            what, why = (error, "") if isinstance(error, Away) else (f"{self._name()} is away", f": {error}")
+            self.say(masked(f"{what}; the study goes on, MLflow catches up later{why}"))
 
     def _told(self) -> None:
         if self.away:

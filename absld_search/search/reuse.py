@@ -18,8 +18,7 @@ from absld_search.core.store import Store
 from absld_search.search import reading
 from absld_search.search.ledger import TOOK, Ledger, Row, as_json
 from absld_search.search.plan import Plan
-from absld_search.search.sending import place
-from absld_search.words import masked
+from absld_search.search.sending import away, place
 
 
 class Reuse:
@@ -53,8 +52,7 @@ class Reuse:
             if self.plan.request.store:
                 Store(self.plan.request.store).push(source, f"{place(self.plan)}/{source.name}")
         except OSError as error:
-            why = masked(str(error).splitlines()[0])
-            self.say(f"training {source.name} is not taken over: the store is away ({why})")
+            self.say(f"training {source.name} is not taken over: {away(error)}")
             return False
         return True
 

@@ -63,6 +63,11 @@ class Sending:
         return {path for folder in self.folders for path in folder.glob("*.pt")}
 
 
+def away(error: OSError) -> Away:
+    """What the store did, in one line without secrets."""
+    return Away(masked(f"the store is away ({str(error).splitlines()[0]})"))
+
+
 def patiently(copy: Callable[[], T]) -> T:
     """What `copy` gives. Raises: Away, once that has failed for a while."""
     for pause in (*PAUSES, None):
@@ -70,7 +75,7 @@ def patiently(copy: Callable[[], T]) -> T:
             return copy()
         except OSError as error:
             if pause is None:
-                raise Away(masked(f"the store is away ({str(error).splitlines()[0]})")) from error
+                raise away(error) from error
             time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -102,7 +107,7 @@ class Fetching:
         try:
             Store(self.uri).pull(f"{place(self.plan)}/{training}", folder, only=LOG)
         except OSError as error:
-            raise Away(masked(f"the store is away ({str(error).splitlines()[0]})")) from error
+            raise away(error) from error
 
     def forget(self, training: str) -> None:
         """What is damaged and gone here is gone in the store too: from there it would be taken for complete again."""
