@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from absld_search.words import UsageError
+from absld_search.words import UsageError, counted
 
 if TYPE_CHECKING:
     from absld_search.search.checks import Finding
@@ -38,7 +38,7 @@ def main(study: Path | None, fix: bool, as_json: bool, out: Path, storage: str |
         click.echo(f"error: {error}", err=True)
         sys.exit(USAGE)
     if not as_json:
-        click.echo(f"{states.count('problem')} problems, {states.count('warning')} warnings")
+        click.echo(", ".join(counted(states.count(word), word) for word in ("problem", "warning")))
     sys.exit(PROBLEMS if "problem" in states else 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -31,6 +32,14 @@ def said(kept: str = "") -> Iterator[None]:
         what = f"{kept}; " if kept else ""
         click.echo(f"interrupted: {what}run the same command again to continue", err=True)
         sys.exit(INTERRUPTED)
+
+
+def shown(text: str) -> None:
+    """Print a text of many lines; whoever has read enough of it (`| head`) ends it without an error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush at the end complains
 
 
 @contextmanager

@@ -74,6 +74,11 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def counted(number: float, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
 def masked(text: str) -> str:
     """`text` without the passwords of the URLs in it."""
     text = re.sub(r"(://[^:/@\s]*:)[^/\s]*@", r"\1***@", text)

@@ -144,13 +144,19 @@ def answer(tables: Tables, comparisons: list[Comparison] | None = None, family: 
     )
 
 
+def warnings(found: Answer) -> list[str]:
+    """What must stand beside every number: that it proves an installation and no more, or that the study runs."""
+    return [*smoke(found.workload), *found.notices]
+
+
 def said(workload: str, rows: list[Row], comparisons: list[Comparison], headline: Headline) -> list[str]:
     """The answer in plain words, a sentence or two each."""
     measured = filter(None, [measured_under(headline)])
-    return [*_smoke(workload), *verdicts_of(rows, comparisons, headline.kind), *measured]
+    return [*smoke(workload), *verdicts_of(rows, comparisons, headline.kind), *measured]
 
 
-def _smoke(workload: str) -> list[str]:
+def smoke(workload: str) -> list[str]:
+    """What is said of a run that only proves the installation; [] of all others."""
     if not workload.endswith("-smoke"):
         return []
     return ["SMOKE: this run proves the installation, its numbers mean nothing."]

@@ -29,8 +29,8 @@ COMPARISON_LEGEND = (
 )
 WORST_LEGEND = (
     "On test under {attack}, means over the confirm seeds, in %. Minimum: the lowest class, biased low by noise; "
-    "n: images of the class with the fewest. Debiased: without most of that bias, with its 95 % interval for new seeds "
-    "and new images. "
+    "fewest: images of the class that has the fewest. Debiased: without most of that bias, with its 95 % interval for "
+    "new seeds and new images. "
     "Tail: mean of the lowest 20 % of the classes (of 50 and more classes, 10 %). "
     "Rho (WAT): what the minimum gains on the first arm less what the average loses, both relative. Optimism, in "
     "points of the first objective ({objective}), under the search's attack on either side: what the search saw on "
@@ -56,8 +56,14 @@ def legend(found: Answer, narrow: bool = False) -> str:
         f"Worst class: the lowest class accuracy under {attack_label(kind)}, n its number of test images{beside}.",
         f"NSD: standard deviation / mean of the class accuracies under {attack_label(kind)}, lower is fairer.",
         "Min: minutes of a training.",
+        "(n = …): of so many seeds; in the others nothing was right, which has no NSD." if _few(found) else "",
+        "CW stands in the report." if narrow and _shown(found, narrow) != _shown(found, False) else "",
     ]
     return " ".join(filter(None, parts))
+
+
+def _few(found: Answer) -> bool:
+    return any(spread.n < row.seeds for row in found.rows for spread in row.measures.values())
 
 
 def worst_legend(found: Answer) -> str:
@@ -105,7 +111,7 @@ def comparisons(found: Answer) -> tuple[list[str], list[list[str]]]:
 
 def worst(found: Answer) -> tuple[list[str], list[list[str]]]:
     """Heading and one row of cells an arm: its worst classes, and the optimism of val."""
-    names = ["arm", "minimum", "n", "debiased", "95 % interval", "tail", "rho", "optimism of search", "of val"]
+    names = ["arm", "minimum", "fewest", "debiased", "95 % interval", "tail", "rho", "optimism of search", "of val"]
     return names, [_worst(row) for row in found.worst]
 
 
@@ -178,7 +184,8 @@ def _spread(row: Row, measure: str) -> str:
     spread = row.measures.get(measure)
     if spread is None:
         return MISSING
-    return f"{number(measure, spread.mean)} ± {number(measure, spread.sd)}"
+    few = f" (n = {spread.n})" if spread.n < row.seeds else ""
+    return f"{number(measure, spread.mean)} ± {number(measure, spread.sd)}{few}"
 
 
 def _comparison(found: Comparison) -> list[str]:

@@ -28,6 +28,7 @@ from absld_search.core import results
 from absld_search.core.files import sha256_of
 from absld_search.words import UsageError
 from analysis import loading
+from analysis.answer import smoke
 from analysis.picking import pick, training_of, unconfirmed
 
 FORMAT = 1  # raised when the bundle changes its form
@@ -51,6 +52,8 @@ def main(study: Path, which: str, arm: str | None, seed: int | None, target: Pat
     with endings.said():
         told = export(study, which, target, arm=arm, seed=seed)
         click.echo(f"{told['name']}: {told['split']} values, weights {told['sha256'][:12]}\n{target / 'result.json'}")
+        if told["warning"]:
+            click.echo(f"warning: {told['warning']}")
         if told["study"]["note"]:
             click.echo(f"note: {told['study']['note']}")
         click.echo(f"again: python -m absld_search.reproduce {target}")
@@ -133,6 +136,7 @@ def _result(
         "number_forward_passes": 1,
         "sha256": sha256_of(source / WEIGHTS),
         "workload": facts["workload"],
+        "warning": " ".join(smoke(facts["workload"])),
         "split": split,
         "images": len(outcomes[split][0].correct),
         **summary(outcomes[split], tuple(facts["classes"])),

@@ -13,6 +13,7 @@ from absld_search.core.results import Tables
 from absld_search.search.fronts import non_dominated
 from analysis import repeats
 from analysis.drawing import DRAWN_AS_PATHS, Array, axis_label, drawn, legend_below, look, new_figure, styled
+from analysis.sentences import in_per_cent
 
 
 def pareto_front(tables: Tables) -> Figure:
@@ -33,9 +34,19 @@ def pareto_front(tables: Tables) -> Figure:
         axes.scatter([], [], s=150, facecolors="none", edgecolors="black", label="chosen for the confirm stage")
         if horizontal != "number":
             _draw_confirmed(axes, tables)
+        _no_less_than_nothing(axes, tables)
         legend_below(figure, 3)
         axes.set_title(f"Pareto fronts, {tables.facts['workload']}: trials (pale) and fronts (steps)")
         return figure
+
+
+def _no_less_than_nothing(axes: Axes, tables: Tables) -> None:
+    """An error bar or a margin may pass 0; an axis of accuracies does not."""
+    horizontal, vertical = (name.removeprefix("objective/") for name in shown_objectives(tables))
+    if in_per_cent(horizontal) and axes.get_xlim()[0] < 0:
+        axes.set_xlim(left=0)
+    if in_per_cent(vertical) and axes.get_ylim()[0] < 0:
+        axes.set_ylim(bottom=0)
 
 
 def shown_objectives(tables: Tables) -> tuple[str, str]:

@@ -7,7 +7,7 @@ A table that is wider than the text is scaled down to it; one that fits stays as
 
 from collections.abc import Sequence
 
-from analysis.answer import Answer
+from analysis.answer import Answer, warnings
 from analysis.contents import Section, Table
 
 SIGNS = {
@@ -23,7 +23,13 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
 
 def latex(found: Answer, sections: Sequence[Section]) -> str:
     """The tables of all sections, each as a float with its legend as the caption."""
-    tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
+    said = " ".join(warnings(found))
+    tables = [
+        block._replace(note=" ".join(filter(None, [said, block.note or block.name])))
+        for section in sections
+        for block in section.blocks
+        if isinstance(block, Table)
+    ]
     head = f"% {_comment(found.question)}\n% Study {_comment(found.study)}. Needs \\usepackage{{booktabs,graphicx}}.\n"
     return head + "\n".join(table(block) for block in tables)
 

@@ -32,6 +32,7 @@ class Row:
     source: str  # "ours", or a key of the reported sources
     seeds: int | None = None
     values: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
+    defined: Mapping[str, int] = field(default_factory=dict)  # attack -> seeds that have an NSD
 
     def cell(self, attack: str, part: str) -> Cell:
         """What is known of it; () where nothing is."""
@@ -47,7 +48,8 @@ def own_rows(tables: Tables) -> list[Row]:
         found = {attack: of[arm] for attack, of in by_attack.items() if arm in of}
         values = {attack: _summed(one.correct, one.labels, len(one.present)) for attack, one in found.items()}
         seeds = max((len(one.seeds) for one in found.values()), default=0)
-        rows.append(Row(arm, model, "ours", seeds, values))
+        defined = {attack: int(one.correct.any(axis=1).sum()) for attack, one in found.items()}
+        rows.append(Row(arm, model, "ours", seeds, values, defined))
     return rows
 
 
@@ -84,7 +86,8 @@ def _summed(correct: Any, labels: Any, num_classes: int) -> dict[str, Cell]:
 
 
 def _spread(values: Sequence[float], digits: int) -> Cell:
-    if not np.isfinite(values).all():
+    values = [value for value in values if np.isfinite(value)]
+    if not values:
         return ()
     mean = f"{np.mean(values):.{digits}f}"
     return (mean, f"{np.std(values, ddof=1):.{digits}f}") if len(values) > 1 else (mean,)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absld_search import endings
 from absld_search.core.results import Tables, write_json
 from absld_search.words import UsageError
 from analysis import cells, choosing, figures, latex, loading, markdown, page, sheets
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     place = asked.to or asked.studies[0] / choosing.folder(asked.studies, asked.compare)
     texts = _write(shown, found, place, papers=True)
-    print(texts["differences" if asked.format == "csv" and asked.compare else asked.format].rstrip("\n"))
+    shown_as = "differences" if asked.format == "csv" and asked.compare else asked.format
+    endings.shown(texts[shown_as].rstrip("\n"))
     return 0
 
 

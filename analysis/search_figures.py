@@ -59,6 +59,7 @@ def spending(tables: Tables) -> Figure | None:
         for axes in (volume, best):
             axes.set_xlabel(f"{unit} of training")
             axes.set_xlim(left=0)
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # neither a volume nor an accuracy is below 0
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would touch in half the width
         if not any(np.isfinite(course.best).any() for course in courses.values()):
             say_inside(best, "the worst class on val\nis not stored")

@@ -1,4 +1,4 @@
-"""The numbers of a report as CSV, unrounded: fractions, one value a row."""
+"""The numbers of a report as CSV, unrounded, one value a row, each with its unit and the workload it is of."""
 
 import csv
 import io
@@ -17,18 +17,31 @@ from analysis.spending import costs
 def sheets(tables: Tables, found: Answer) -> dict[str, str]:
     """Name of a file, without its ending -> its text."""
     return {
-        "arms": _csv(["arm", "trial", "measure", "mean", "sd", "seeds"], _arms(found)),
-        "differences": _csv(DIFFERENCE, ([getattr(one, name) for name in DIFFERENCE] for one in found.comparisons)),
-        "classes": _csv(["arm", "class", "attack", "accuracy", "sd", "seeds", "images"], _classes(tables, found)),
+        "arms": _csv([*ARM, *OF], ([*row, unit(row[2]), found.workload] for row in _arms(found))),
+        "differences": _csv([*DIFFERENCE, *OF], _differences(found)),
+        "classes": _csv([*CLASS, *OF], ([*row, unit("accuracy"), found.workload] for row in _classes(tables, found))),
         "costs": _csv(["arm", "trials", "trainings", "epochs", "search_hours", "confirm_hours"], costs(tables)),
         "trials": _trials(tables),
     }
 
 
+ARM = ("arm", "trial", "measure", "mean", "sd", "seeds")
+CLASS = ("arm", "class", "attack", "accuracy", "sd", "seeds", "images")
+OF = ("unit", "workload")  # the last columns
 DIFFERENCE = (
     "arm", "against", "measure", "mean", "low", "high", "low_both", "high_both", "p", "holm_p", "n", "decided",
     "general",
 )  # fmt: skip
+
+
+def unit(measure: str) -> str:
+    """What a value of a measure counts."""
+    return "minutes" if measure == "minutes" else "fraction of images" if "nsd" not in measure else "sd / mean"
+
+
+def _differences(found: Answer) -> Iterable[Sequence[Any]]:
+    for one in found.comparisons:
+        yield [*(getattr(one, name) for name in DIFFERENCE), unit(one.measure), found.workload]
 
 
 def _arms(found: Answer) -> Iterable[Sequence[Any]]:

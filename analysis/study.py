@@ -16,7 +16,7 @@ import json
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -79,9 +79,15 @@ class StudyView:
         return answer(self.tables)
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial: arm, state, reason, objectives on val, its sampled parameters, and where it stands."""
+        """One row a trial: arm, state, reason, objectives on val, its parameters, and where it stands.
+
+        A parameter that one arm searches and another keeps has a value for both; nan where an arm has none.
+        """
         frame = self.tables.trials.to_pandas()
         params = pd.DataFrame([json.loads(text) for text in frame.pop("params")], index=frame.index)
+        for name in params:
+            kept = {arm: words[name] for arm in self.arms if name in (words := self._words(arm))}
+            params[name] = params[name].where(params[name].notna(), frame["arm"].map(kept))
         frame = frame.rename(columns={f"objective/{name}": name for name in self.objectives})
         return pd.concat([frame, params.drop(columns=[c for c in params if c in frame])], axis=1)
 
@@ -173,6 +179,11 @@ class StudyView:
         from analysis import figures
 
         return figures.temperatures(self.tables)
+
+    def _words(self, arm: str) -> dict[str, Any]:
+        """What an arm keeps, of its own and in common with the others."""
+        facts = self.tables.facts
+        return {**facts.get("fixed", {}), **facts.get("arm_words", {}).get(arm, {})}
 
     def _arm(self, what: str, name: str) -> str:
         return require_known(what, name, self.arms)

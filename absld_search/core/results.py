@@ -153,6 +153,8 @@ def load(study_folder: Path | str) -> Tables:
 def read_facts(study_folder: Path | str) -> dict[str, Any]:
     """What `study.json` holds. Raises: FileNotFoundError where the folder is no study."""
     file = Path(study_folder) / "study.json"
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {study_folder}")
     if not file.is_file():
         raise FileNotFoundError(f"{study_folder} is not a study folder: it has no study.json")
     return dict(json.loads(file.read_text(encoding="utf-8")))

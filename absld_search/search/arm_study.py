@@ -43,6 +43,7 @@ class ArmStudy:
         self.arm, self.sampler, self.seed = arm, plan.sampler, seed
         self.expected = costs.expected(plan, arm)
         self.live: dict[int, Trial] = {}  # asked for in this start, and not told yet
+        self.begun: int | None = None  # proposals that count; None: to be counted, which reads every trial
         self.metric_names = list(plan.objectives)
         self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
         name = f"{plan.request.study}.{arm.name}"
@@ -56,17 +57,19 @@ class ArmStudy:
     def _fresh(self) -> optuna.samplers.BaseSampler:
         """A sampler for one proposal. One that lived on would have a state that a killed driver takes with it; this
         one's is the study, and how many trials it has."""
-        trials = self._trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL)
-        nth = sum(not trial.user_attrs.keys() & {SUPERSEDES, reaping.DROPPED} for trial in trials)
-        return samplers.make(self.sampler, setting(self.arm, self.seed, nth, self.expected))
+        if self.begun is None:
+            trials = self._trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL)
+            self.begun = sum(not trial.user_attrs.keys() & {SUPERSEDES, reaping.DROPPED} for trial in trials)
+        return samplers.make(self.sampler, setting(self.arm, self.seed, self.begun, self.expected))
 
     def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""
         if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
             self.study.enqueue_trial(self._proposal(seen))
-        self.study.sampler = self._fresh()
+        self.study.sampler, nth, self.begun = self._fresh(), self.begun, None
         trial = self.study.ask()
         faults.at("optuna.after_ask")
+        self.begun = (nth or 0) + 1
         self.live[trial.number] = trial
         if samplers.SAMPLERS[self.sampler].generation:
             trial.relative_params  # noqa: B018 - puts a point that was given into a generation too
@@ -159,6 +162,7 @@ class ArmStudy:
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
         reaping.drop(self.study, number)
+        self.begun = None
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""

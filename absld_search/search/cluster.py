@@ -15,7 +15,7 @@ from ray.autoscaler.sdk import request_resources
 
 from absld_search.search import processes, resources
 from absld_search.search.plan import Request
-from absld_search.words import UsageError
+from absld_search.words import UsageError, counted
 
 Node = Mapping[str, float]  # {"CPU": ..., "GPU": ...} of one machine, all of it, used or not
 LOOK_SECONDS = 1.0
@@ -121,9 +121,5 @@ def refusal(request: Request, there: Sequence[Node]) -> str:
 
 def _said(there: Iterable[Node]) -> str:
     """`Ray sees 2 nodes (4 CPUs, 1 GPU; 8 CPUs, 0 GPUs)`."""
-    each = [", ".join(_counted(node.get(name, 0), name) for name in ("CPU", "GPU")) for node in there]
-    return f"Ray sees {_counted(len(each), 'node')} ({'; '.join(each)})"
-
-
-def _counted(number: float, name: str) -> str:
-    return f"{number:g} {name}{'' if number == 1 else 's'}"
+    each = [", ".join(counted(node.get(name, 0), name) for name in ("CPU", "GPU")) for node in there]
+    return f"Ray sees {counted(len(each), 'node')} ({'; '.join(each)})"

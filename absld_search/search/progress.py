@@ -20,7 +20,7 @@ from absld_search.search.plan import Plan
 from absld_search.search.queue import CONFIRM
 
 READ_SECONDS = 1.0  # between two looks at the ledger while the live display is drawn
-READING_SHARE = 0.05  # of the driver's time, at most, for looks that take longer than a moment
+READING_SHARE = 0.02  # of the driver's time, at most, for looks that take longer than a moment
 MOMENT = 0.02  # seconds
 PASSING_SECONDS = 10.0  # between two lines of what passes, in a file
 

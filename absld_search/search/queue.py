@@ -88,10 +88,10 @@ class Queue:
         for row in self.ledger.trainings(state=RUNNING):
             training = row["training"]
             if training in self.running:
-                seconds = self._spent(training)
+                seconds = self._spent(row)
             else:  # a killed driver's: it ran until its last epoch at least
                 heard = reading.last_heard(self.plan.folder / "trainings" / training)
-                seconds = self._spent(training, max(0.0, heard - (self.ledger.known(f"{BEGAN}{training}") or heard)))
+                seconds = self._spent(row, max(0.0, heard - (self.ledger.known(f"{BEGAN}{training}") or heard)))
             self.ledger.finish_training(training, state=WAITING, seconds=seconds or row["seconds"])
 
     def _forget(self) -> None:
@@ -125,10 +125,16 @@ class Queue:
         """The next training, now RUNNING. None: nothing to do until something that runs has ended."""
         if self.idle and self.running:
             return None  # Tune asks again and again, and each look reads every trial there is
-        row = self.ledger.take(leave=self.given_up()) if not self.paused and self.ready() else None
+        row = None if self.paused else self._next()
         self.idle = row is None
         if row is not None:
             self.running[row["training"]] = time.monotonic()
+        return row
+
+    def _next(self) -> Row | None:
+        """What waits, or what is asked for where nothing does; now RUNNING."""
+        while (row := self.ledger.take(leave=self.given_up())) is None and self._more():
+            pass
         return row
 
     def ready(self) -> bool:
@@ -156,26 +162,30 @@ class Queue:
         state = FAILED if metrics is None else COMPLETE
         if state == COMPLETE:
             self.barren.clear()
-        facts["seconds"] = self._spent(training, facts.get("seconds"))
-        self.ledger.finish_training(training, state=state, reason=reason, metrics=metrics, **facts)
+        (row,) = self.ledger.trainings(training=training)
+        facts["seconds"] = self._spent(row, facts.get("seconds"))
+        ended = {"state": state, "reason": reason, "metrics": metrics, **facts}
+        self.ledger.finish_training(training, **ended)
         if self.plan.request.reuse and (took := self.ledger.known(f"{TOOK}{training}")) is not None:
             self.costs.took[training] = took
         self._left(training)
-        (row,) = self.ledger.trainings(training=training)
         if row["stage"] == CONFIRM:
             return []
-        return [trial for trial in self._enter([row]) if trial["state"] in FINAL]
+        return [trial for trial in self._enter([{**row, **ended}]) if trial["state"] in FINAL]
 
     def put_back(self, training: str, reason: str) -> Row:
         """What was under way waits again and loses nothing: it goes on from its checkpoint."""
-        self.ledger.finish_training(training, state=WAITING, reason=reason, seconds=self._spent(training))
+        (row,) = self.ledger.trainings(training=training)
+        changed = {"state": WAITING, "reason": reason, "seconds": self._spent(row)}
+        self.ledger.finish_training(training, **changed)
         self._left(training)
-        return self.ledger.trainings(training=training)[0]
+        return {**row, **changed}
 
-    def _spent(self, training: str, last: float | None = None) -> float:
-        """Seconds of all attempts that ended before a driver; `last`: of the one that ends now, where it is known."""
-        taken = time.monotonic() - self.running[training] if training in self.running else 0.0
-        return (self.ledger.trainings(training=training)[0]["seconds"] or 0.0) + (taken if last is None else last)
+    def _spent(self, row: Row, last: float | None = None) -> float:
+        """Seconds of all attempts of a training; `last`: of the one that ends now, where it is known."""
+        began = self.running.get(row["training"])
+        taken = 0.0 if began is None else time.monotonic() - began
+        return (row["seconds"] or 0.0) + (taken if last is None else last)
 
     def _left(self, training: str) -> None:
         self.running.pop(training, None)
@@ -248,11 +258,15 @@ class Queue:
         words = {**arm.words, **params}
         halving = self.halving[arm.name]
         jobs = halving.jobs(words, halving.rules.epochs[0])
-        trial = {"trial": f"{arm.name}-{number:03d}", "arm": arm.name, "number": number}
+        trial = {"trial": f"{arm.name}-{number:03d}", "arm": arm.name, "number": number, "state": WAITING}
         trial |= {"config": jobs[0]["config"], "words": words, "params": dict(params)}
         self.ledger.add_trial(trial, jobs)
         self.sharing.add(trial)
-        self._enter(self.settling.rows(trial))
+        rows = self.settling.rows(trial)
+        if any(row["state"] in FINAL for row in rows):  # another trial's training, which has ended already
+            self._enter(rows)
+        for row in rows:
+            self._know(trial, row)
 
     def _race(self) -> bool:
         """One more seed for the contender whose place on its arm's front is least sure; False where all are, or the

@@ -33,21 +33,24 @@ class Settling:
         return [*own, *(row for key in sorted(keys) for row in self.ledger.trainings(training=key))]
 
     def settle(self, trial: Row) -> Row:
-        """Close a trial whose trainings have all ended, and tell Optuna; the trial as it is then."""
+        """Close `trial`, as the ledger has it, where its trainings have all ended, and tell Optuna; the trial as it is
+        then."""
         rows = self.rows(trial)
         found = [row for row in rows if row["stage"] == SEARCH and row["config"] == trial["config"]]
         if not found:
-            self._settle_rung(trial, rows)
+            stopped = self.halving[trial["arm"]].stopped(trial)
+            if stopped is None:
+                return trial
+            self._settle_rung(trial, rows, stopped)
         elif all(row["state"] in FINAL for row in found):
             self._settle_whole(trial, found, [row for row in rows if row["stage"] == RACE and row["state"] in FINAL])
+        else:
+            return trial
         return self.ledger.trials(trial=trial["trial"])[0]
 
-    def _settle_rung(self, trial: Row, rows: list[Row]) -> None:
+    def _settle_rung(self, trial: Row, rows: list[Row], found: Row) -> None:
         """A trial that has only been on rungs stands still, until it is promoted."""
         halving, study = self.halving[trial["arm"]], self.studies[trial["arm"]]
-        found = halving.stopped(trial)
-        if found is None:
-            return
         reasons = sorted({row["reason"] for row in rows if row["reason"]})
         self.ledger.finish_trial(trial["trial"], **{"reason": "; ".join(reasons) or "nonfinite:objective", **found})
         if found["state"] == FAILED:

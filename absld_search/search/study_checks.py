@@ -20,7 +20,7 @@ from absld_search.search import ledger as ledgers
 from absld_search.search.checks import OK, PROBLEM, WARNING, Finding, stale_files, tighten
 from absld_search.search.ledger import COMPLETE, RUNNING, WAITING, Ledger, Row, connect, sqlite_url
 from absld_search.search.mlflow_view import store_uri
-from absld_search.words import UsageError, masked
+from absld_search.words import UsageError, counted, masked
 
 CHECKPOINT_BYTES = 4 * 2**30  # of which the hash is computed; more would take minutes
 ERRORS = (sa.exc.SQLAlchemyError, UsageError, ValueError, OSError)
@@ -212,7 +212,8 @@ def _checkpoints(folder: Path) -> Finding:
     if bad:
         return Finding("study: checkpoints", WARNING, f"{len(bad)} of {len(files)} damaged, {bad[0].parent.name} first",
                        "nothing: the one before is used")  # fmt: skip
-    return Finding("study: checkpoints", OK, f"{len(files)}, each as its hash says")
+    said = f"{counted(len(files), 'file')}, each with the content that its name promises" if files else "none kept"
+    return Finding("study: checkpoints", OK, said)
 
 
 def _mlflow(folder: Path) -> Finding:

@@ -101,11 +101,11 @@ def test_an_interval_over_images_agrees_with_the_binomial_one() -> None:
 
 def test_a_worst_class_without_a_hit_is_no_certainty_even_where_all_seeds_agree() -> None:
     labels = np.repeat(np.arange(10), 60)
-    for accuracy in (np.linspace(0, 0.9, 10), np.zeros(10)):
+    for accuracy, images in ((np.linspace(0, 0.9, 10), 60), (np.zeros(10), 600)):  # of the classes that may be worst
         correct = np.tile(np.arange(60) < 60 * accuracy[:, None], (8, 1, 1)).reshape(8, -1)
-        exact = binomtest(0, 60).proportion_ci(method="exact")  # of one class
+        least, most = (binomtest(0, n).proportion_ci(method="exact").high for n in (images, 60))
         for found in (stats.arm_worst(correct, labels), stats.worst_interval(accuracy, 60)):
-            assert found.low == 0 <= found.estimate < found.high and 0.5 * exact.high < found.high <= exact.high
+            assert found.low == 0 <= found.estimate < found.high and 0.5 * least < found.high <= most
     sure = stats.arm_worst(np.ones((8, 600)), labels)
     assert sure.low < sure.estimate == sure.high == 1
 

@@ -498,8 +498,8 @@ def test_who_asks_again_while_nothing_has_ended_costs_nothing(tmp_path: Path, mo
     while row := queue.take():
         taken.append(row)
     looks: list[int] = []
-    ready = queue.ready
-    monkeypatch.setattr(queue, "ready", lambda: bool(looks.append(1)) or ready())
+    look = queue._next
+    monkeypatch.setattr(queue, "_next", lambda: looks.append(1) or look())
     assert queue.take() is None and not looks and not queue.finished()
     queue.put_back(taken[0]["training"], "the machine is gone")
     again = queue.take()

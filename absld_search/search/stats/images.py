@@ -74,12 +74,13 @@ def over_both(
 
 
 def around(estimate: float, images: float, seeds: Array) -> Interval:
-    """Estimate and 95 % interval from the variance over images and the values at the seeds (S,), S >= 1."""
-    if seeds.size < 2:
+    """Estimate and 95 % interval from the variance over images and the values at the seeds (S,), S >= 1.
+
+    Unbounded where neither varies, as of arms that never get anything right: such data tell no spread.
+    """
+    between = float(seeds.var(ddof=1)) / seeds.size if seeds.size > 1 else np.nan
+    if not images + between > 0:
         return Interval(estimate, -np.inf, np.inf)
-    between = float(seeds.var(ddof=1)) / seeds.size
-    if images + between == 0:
-        return Interval(estimate, estimate, estimate)
     freedom = (images + between) ** 2 * (seeds.size - 1) / between**2 if between > 0 else np.inf
     half = float(stdtrit(min(freedom, 1e9), 1 - ALPHA / 2) * np.sqrt(images + between))
     return Interval(estimate, estimate - half, estimate + half)

@@ -36,13 +36,18 @@ def debiased_worst(class_accuracy: Any, n: Any) -> Array:
     accuracy, n = np.asarray(class_accuracy, dtype=float), np.asarray(n)
     assumed = shrunken(accuracy, n)
     bias = expected_minimum(assumed, np.sqrt(binomial_variance(assumed, n))) - assumed.min(axis=-1)
-    return np.asarray(accuracy.min(axis=-1) - bias)
+    # At 0 the cut lifts the expectation instead: there is nothing to correct.
+    return np.asarray(accuracy.min(axis=-1) - np.minimum(bias, 0))
 
 
 def expected_minimum(mean: Any, sd: Any) -> Array:
-    """Expectation (...) of the minimum of independent normals with means and sds (..., C)."""
+    """Expectation (...) of the minimum of independent normals with means and sds (..., C), cut at 0 and 1.
+
+    Cut, because no accuracy lies outside: where all classes are nearly hopeless, the normal's part below 0 would pass
+    for bias, and the corrected minimum would exceed the mean of the classes.
+    """
     mean, sd = np.broadcast_arrays(np.asarray(mean, dtype=float), np.asarray(sd, dtype=float))
-    low, high = (mean - 4 * sd).min(axis=-1), (mean + 4 * sd).min(axis=-1)
+    low, high = (np.clip((mean + side * sd).min(axis=-1), 0, 1) for side in (-4, 4))
     at = low[..., None] + (high - low)[..., None] * np.linspace(0, 1, STEPS)
     above = np.ones_like(at)  # P(the minimum lies above)
     for c in range(mean.shape[-1]):
