@@ -56,7 +56,9 @@ def legend(found: Answer, narrow: bool = False) -> str:
         f"Worst class: the lowest class accuracy under {attack_label(kind)}, n its number of test images{beside}.",
         f"NSD: standard deviation / mean of the class accuracies under {attack_label(kind)}, lower is fairer.",
         "Min: minutes of a training.",
-        "(n = …): of so many seeds; in the others nothing was right, which has no NSD." if _few(found) else "",
+        "(n = …): of so many seeds; the others have no such value, as a seed without a hit has no NSD."
+        if _few(found)
+        else "",
         "CW stands in the report." if narrow and _shown(found, narrow) != _shown(found, False) else "",
     ]
     return " ".join(filter(None, parts))

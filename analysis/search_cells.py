@@ -15,7 +15,8 @@ COST_LEGEND = (
 )
 RACE_LEGEND = (
     "Trials that a race gave more seeds: how probable it is, by a parametric bootstrap over seeds with the pooled "
-    "noise of one seed, that a trial's true mean is on its arm's front, and on the joint front of all arms."
+    "noise of one seed, that a trial's true mean is on its arm's front, and on the joint front of all arms; last, on "
+    "the joint front with new images of val too (bootstrap over images, the same for all trials)."
 )
 STATES = ("COMPLETE", "STOPPED", "INFEASIBLE", "FAILED", "RUNNING", "WAITING")
 Made = tuple[list[str], list[list[str]]]
@@ -63,8 +64,10 @@ def rungs(tables: Tables) -> Made:
 def places(tables: Tables) -> Made:
     """Heading and one row of cells a raced trial, likeliest first."""
     found = standing.places(tables)[:ROWS_SHOWN]
-    rows = [[place.trial, str(place.seeds), _share(place.own), _share(place.joint)] for place in found]
-    return ["trial", "seeds", "on its arm's front", "on the joint front"], rows
+    rows = [
+        [place.trial, str(place.seeds), _share(place.own), _share(place.joint), _share(place.images)] for place in found
+    ]
+    return ["trial", "seeds", "on its arm's front", "on the joint front", "with new images"], rows
 
 
 def _hours(value: float) -> str:
@@ -74,4 +77,4 @@ def _hours(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return MISSING if math.isnan(value) else f"{100 * value:.0f} %"

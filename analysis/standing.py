@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
 from absld_search.search import fronts, racing
-from analysis import repeats
+from analysis import new_images, repeats
+from analysis.loading import judged_trainings
 
 Array = NDArray[np.float64]
 CONTENDERS = 300
@@ -38,12 +39,14 @@ class Rung(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A raced trial: its seeds, and how probable it is that its true mean is on its arm's front, and on the joint."""
+    """A raced trial: its seeds, and how probable it is that its true mean is on its arm's front, and on the joint; the
+    latter also for new images, nan where their verdicts are not at hand."""
 
     trial: str
     seeds: int
     own: float
     joint: float
+    images: float
 
 
 def notices(tables: Tables) -> list[str]:
@@ -126,8 +129,24 @@ def places(tables: Tables) -> list[Place]:
         members = {trial["trial"] for trial in trials if trial["arm"] == arm}
         of_arm = {name: gains for name, gains in whole.items() if name in members}
         own |= racing.front_probability(of_arm, noise)
-    found = [Place(name, len(whole[name]), own[name], joint[name]) for name in names]
+    elsewhere = _on_new_images(tables, trials, whole, noise)
+    found = [Place(name, len(whole[name]), own[name], joint[name], elsewhere.get(name, np.nan)) for name in names]
     return sorted(found, key=lambda place: (-place.joint, -place.own, place.trial))
+
+
+def _on_new_images(
+    tables: Tables, trials: list[dict[str, Any]], gains: dict[str, Array], noise: racing.Noise
+) -> dict[str, float]:
+    """Trial -> how probable the joint front is for new seeds and new images; {} where verdicts are missing."""
+    configs = {trial["trial"]: trial["config"] for trial in trials}
+    judged: dict[str, list[str]] = {}
+    for row in judged_trainings(tables.trainings).select(["training", "config"]).to_pylist():
+        judged.setdefault(row["config"], []).append(row["training"])
+    moved = new_images.shifts(tables, {name: judged.get(configs[name], []) for name in gains}, racing.DRAWS)
+    if moved is None:
+        return {}
+    signs = np.array([1.0 if way == "max" else -1.0 for way in tables.facts["objectives"].values()])
+    return racing.front_probability(gains, noise, moved * signs)
 
 
 def _contenders(gains: dict[str, Array], raced: list[str]) -> dict[str, Array]:

@@ -123,11 +123,13 @@ def contested(means: Array, margin: Array) -> tuple[Mask, Mask]:
     return np.take_along_axis(losses, back, axis=1), np.take_along_axis(near, back, axis=1)
 
 
-def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) -> dict[str, float]:
+def front_probability(
+    gains: Mapping[str, Array], noise: Noise | None = None, moved: Array | float = 0.0
+) -> dict[str, float]:
     """Configuration -> how probable it is that its true mean is on the front.
 
-    `noise`: where it is known from elsewhere, such as a bootstrap over the images of one training; else that of the
-    seeds. Without any, the front of the means is taken as certain.
+    `noise`: where it is known from elsewhere; else that of the seeds. Without any, the front of the means is taken as
+    certain. `moved` (DRAWS, N, k): what comes on top of it, such as other images.
     """
     if not gains:
         return {}
@@ -135,7 +137,7 @@ def front_probability(gains: Mapping[str, Array], noise: Noise | None = None) ->
     if not noise.freedom:
         noise = Noise(np.zeros((next(iter(gains.values())).shape[1],) * 2), 0)
     sides = ["max"] * len(noise.covariance)
-    found = np.mean([fronts.non_dominated(each, sides) for each in draws(gains, noise)], axis=0)
+    found = np.mean([fronts.non_dominated(each, sides) for each in draws(gains, noise) + moved], axis=0)
     return dict(zip(gains, map(float, found), strict=True))
 
 

@@ -70,7 +70,7 @@ def test_a_mean_over_fewer_seeds_than_its_row_says_of_how_many(tmp_path: Path) -
     nsd = {row[0]: row[heading.index("NSD")] for row in rows}
     arm = next(row.arm for row in found.rows if row.trial and first.startswith(_config(folder, row.trial)))
     assert nsd.pop(arm).endswith("(n = 1)") and set(nsd.values()) == {cells.MISSING}
-    assert "which has no NSD" in cells.legend(found)
+    assert "a seed without a hit has no NSD" in cells.legend(found)
     paper = tables.table(results.load(folder))
     (mine,) = [row for row in paper.rows if row.method == arm]
     assert len(mine.cell("aa", "nsd") or mine.cell("apgd", "nsd")) == 1
