@@ -114,11 +114,11 @@ def through_queue(study: Study, slots: int) -> None:
         searcher.on_trial_complete(name, wire.packed(final=final, epochs=1, seconds=0.0))
 
 
-def through_ray(study: Study, epochs: int, seconds: float, table: Path | None) -> None:
-    """As `Study.run`, from the point where data and teachers are there."""
+def through_ray(study: Study, epochs: int, seconds: float, table: Path | None, hold: float) -> None:
+    """As `Study.run`, from the point where data and teachers are there. `hold`: nothing ends in the first seconds."""
     from benchmarks.simulate import simulated
 
-    studies.train = partial(simulated, epochs=epochs, seconds=seconds, table=table)
+    studies.train = partial(simulated, epochs=epochs, seconds=seconds, table=table, until=time.time() + hold)
     study.mirroring = Silent()  # type: ignore[assignment]
     with ray_session(study.plan, study.lease.token, study.stop):
         study._tune()
@@ -162,11 +162,18 @@ def storage(postgres: bool, folder: Path) -> Iterator[str]:
 @click.option("--postgres", is_flag=True, help="A PostgreSQL of its own instead of SQLite.")
 @click.option("--epochs", default=1, show_default=True, help="Reports of each made-up training.")
 @click.option("--seconds", default=0.0, show_default=True, help="Sleep of each epoch.")
+@click.option(
+    "--hold",
+    default=0.0,
+    show_default=True,
+    help="Seconds until the first trainings begin, so that all workers have started: Tune gives a waiting trial to who "
+    "is free, and ends the process that was being started for it.",
+)
 @click.option("--curves", type=click.Path(path_type=Path, exists=True), help="A table of recorded curves to replay.")
 @click.option("--out", type=click.Path(path_type=Path), default=scaling_page.RESULTS, help="Where its JSON goes.")
 @click.option("--every", default=1000, show_default=True, help="Trainings between two looks at the CPU.")
 def main(
-    trials: int, slots: int, sampler: str, through: str, postgres: bool, epochs: int, seconds: float,
+    trials: int, slots: int, sampler: str, through: str, postgres: bool, epochs: int, seconds: float, hold: float,
     curves: Path | None, out: Path, every: int,
 ) -> None:  # fmt: skip
     """Drive one study, print one line of JSON and keep it."""
@@ -177,7 +184,7 @@ def main(
             study.progress.say = lambda line: None  # type: ignore[method-assign]
             meter = Meter(study, every)
             if through == "ray":
-                through_ray(study, epochs, seconds, curves)
+                through_ray(study, epochs, seconds, curves, hold)
             else:
                 through_queue(study, slots)
             states = {row["state"] for row in study.ledger.trainings()}

@@ -61,15 +61,16 @@ def curve(job: Mapping[str, Any], training: str, epochs: int, table: Path | None
 
 
 def simulated(
-    job: dict[str, Any], epochs: int = 1, seconds: float = 0.0, table: Path | None = None, **_: Any
+    job: dict[str, Any], epochs: int = 1, seconds: float = 0.0, table: Path | None = None, until: float = 0.0, **_: Any
 ) -> dict[str, Any]:
     """What `search.worker.train` is to Ray Tune, without a training: `epochs - 1` reports and the end.
 
-    `seconds`: the sleep of each epoch.
+    `seconds`: the sleep of each epoch. `until`: a time before which none begins.
     """
     from ray import tune
 
     began = time.monotonic()
+    time.sleep(max(0.0, until - time.time()))
     *before, last = curve(job["job"], job["training"], epochs, table)
     for number, metrics in enumerate(before, start=1):
         time.sleep(seconds)
