@@ -422,7 +422,7 @@ def test_the_door(study, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "The data do not decide" in printed and "index.html" in printed
     assert report.main([str(tmp_path / "nowhere")]) == 2
-    assert "not a study folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
