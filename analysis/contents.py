@@ -65,7 +65,7 @@ def contents(tables: Tables, found: Answer) -> list[Section]:
         Section("Early stopping", _rungs(tables)),
         Section("Failures", _failures(tables)),
         Section("Cost", _table("costs", search_cells.costs(tables), note=search_cells.COST_LEGEND)),
-        Section("Race for the front", _race(tables)),
+        Section("Places on the front", _places(tables)),
         Section("Teachers", _table("teachers", cells.teachers(found), words=(0, 1), note=cells.TEACHER_LEGEND)),
         Section("What the answer rests on", [Bullets(found.caveats)]),
         Section("Run it again", _reproduction(tables.facts)),
@@ -126,11 +126,16 @@ def _failures(tables: Tables) -> list[Block]:
     return [counted, *(failed or [Words("Nothing failed.", "note")])]
 
 
-def _race(tables: Tables) -> list[Block]:
+def _places(tables: Tables) -> list[Block]:
     made = search_cells.places(tables)
     if made[1]:
-        return _table("race", made, note=search_cells.RACE_LEGEND)
-    return [Words("No race was run (--race): no trial got seeds for its place on the front.", "note")]
+        return _table("places", made, note=search_cells.PLACES_LEGEND)
+    return [
+        Words(
+            "No race was run (--race), and the search saw one seed of each trial: how sure a place is, is not known.",
+            "note",
+        )
+    ]
 
 
 def _reproduction(facts: Mapping[str, Any]) -> list[Block]:

@@ -12,14 +12,14 @@ from absld_search.core.results import Tables
 
 WORST = "worst_class_robust_accuracy"
 FOUND = 0.01  # seconds an epoch: no training is over so soon
-RACED = 1000  # trainings whose images are read for it
+SURE = 300  # trainings, at most, whose images are read for it
 JUDGED = ("search", "race")  # the stages whose values a trial's objectives are means of
 
 
 def load(study_folder: Path | str) -> Tables:
-    """Tables of a study: epochs and images of the confirm stage, and images of a search that was raced; classes also
-    of configurations with several seeds, and of all of the search where their worst class is no objective and stands
-    nowhere else.
+    """Tables of a study: epochs and images of the confirm stage, and images of a search with several seeds; classes
+    also of configurations with several seeds, and of all of the search where their worst class is no objective and
+    stands nowhere else.
 
     Raises: FileNotFoundError where the folder is no study, or has no results yet.
     """
@@ -28,14 +28,14 @@ def load(study_folder: Path | str) -> Tables:
     confirm = _keys(trainings.filter(pc.field("stage") == "confirm"))
     judged = _keys(repeated_trainings(trainings) if WORST in facts["objectives"] else judged_trainings(trainings))
     epochs = results.read(study_folder, "epochs", confirm)
-    images = results.read(study_folder, "images", confirm | _raced(trainings))
+    images = results.read(study_folder, "images", confirm | _repeated(trainings))
     return Tables(facts, trials, trainings, epochs, results.read(study_folder, "classes", confirm | judged), images)
 
 
-def _raced(trainings: pa.Table) -> set[str]:
-    """The judged trainings of a study with a race, whose images then say how sure a front is; not of thousands."""
+def _repeated(trainings: pa.Table) -> set[str]:
+    """The judged trainings, where some trial has several: their images then say how sure a front is. Not thousands."""
     judged = judged_trainings(trainings)
-    return _keys(judged) if "race" in judged["stage"].to_pylist() and judged.num_rows <= RACED else set()
+    return _keys(judged) if judged.num_rows <= SURE and repeated_trainings(trainings).num_rows else set()
 
 
 def seconds_of(training: Mapping[str, Any]) -> float | None:

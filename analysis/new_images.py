@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 def shifts(tables: Tables, trainings: Mapping[str, Sequence[str]], draws: int) -> Array | None:
     """(draws, N, k): how far each configuration's mean objectives move when images are drawn again, class by class.
 
+    Around 0: a minimum of images drawn again lies below the minimum at hand, as that does below the true one, and most
+    so where classes are alike. Uncentred, a fair configuration would seem the less sure for it.
     `trainings`: configuration -> the keys of those whose mean it is. None where a verdict is missing, as where
     somebody else's images were judged.
     """
@@ -30,13 +32,12 @@ def shifts(tables: Tables, trainings: Mapping[str, Sequence[str]], draws: int) -
         return None
     labels = found[0][1]  # type: ignore[index]
     correct = np.concatenate([one[0] for one in found])  # type: ignore[index]
-    here = stats.class_accuracies(correct, labels)
     moved = stats.resampled(correct, labels, draws)  # (draws, kinds * S, C)
     n, columns = np.bincount(labels).astype(float), []
     for name in tables.facts["objectives"]:
         first, form = kinds.index(metrics.kind_of(name)) * len(keys), FORMS[metrics.form_of(name)]
-        values = [[form(one, n) for one in draw[first : first + len(keys)]] for draw in (here, *moved)]
-        columns.append(np.array(values[1:]) - np.array(values[0]))
+        values = np.array([[form(one, n) for one in draw[first : first + len(keys)]] for draw in moved])
+        columns.append(values - values.mean(axis=0))
     return _of_configurations(np.stack(columns, axis=-1), trainings)
 
 

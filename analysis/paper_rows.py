@@ -32,7 +32,7 @@ class Row:
     source: str  # "ours", or a key of the reported sources
     seeds: int | None = None
     values: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)
-    defined: Mapping[str, int] = field(default_factory=dict)  # attack -> seeds that have an NSD
+    defined: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # attack -> seeds with an NSD, of so many
 
     def cell(self, attack: str, part: str) -> Cell:
         """What is known of it; () where nothing is."""
@@ -48,7 +48,7 @@ def own_rows(tables: Tables) -> list[Row]:
         found = {attack: of[arm] for attack, of in by_attack.items() if arm in of}
         values = {attack: _summed(one.correct, one.labels, len(one.present)) for attack, one in found.items()}
         seeds = max((len(one.seeds) for one in found.values()), default=0)
-        defined = {attack: int(one.correct.any(axis=1).sum()) for attack, one in found.items()}
+        defined = {attack: (int(one.correct.any(axis=1).sum()), len(one.correct)) for attack, one in found.items()}
         rows.append(Row(arm, model, "ours", seeds, values, defined))
     return rows
 

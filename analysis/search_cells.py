@@ -13,10 +13,11 @@ COST_LEGEND = (
     "with what failed. A training that two arms share counts in both; one taken over from another study, with what it "
     "took there. A dash: that was not recorded."
 )
-RACE_LEGEND = (
-    "Trials that a race gave more seeds: how probable it is, by a parametric bootstrap over seeds with the pooled "
-    "noise of one seed, that a trial's true mean is on its arm's front, and on the joint front of all arms; last, on "
-    "the joint front with new images of val too (bootstrap over images, the same for all trials)."
+PLACES_LEGEND = (
+    "Trials with several seeds, of the search or of a race: how probable it is, by a parametric bootstrap over seeds "
+    "with the pooled noise of one seed, that a trial's true mean is on its arm's front, and on the joint front of all "
+    "arms; last, on the joint front with new images of val too (bootstrap over images, the same for all trials; "
+    "a dash: verdicts are missing, or are of more than 300 trainings)."
 )
 STATES = ("COMPLETE", "STOPPED", "INFEASIBLE", "FAILED", "RUNNING", "WAITING")
 Made = tuple[list[str], list[list[str]]]

@@ -1,4 +1,4 @@
-"""The numbers of a report as CSV, unrounded, one value a row, each with its unit and the workload it is of."""
+"""The numbers of a report as CSV, unrounded; every row names its workload, and every row of one value its unit."""
 
 import csv
 import io
@@ -20,13 +20,14 @@ def sheets(tables: Tables, found: Answer) -> dict[str, str]:
         "arms": _csv([*ARM, *OF], ([*row, unit(row[2]), found.workload] for row in _arms(found))),
         "differences": _csv([*DIFFERENCE, *OF], _differences(found)),
         "classes": _csv([*CLASS, *OF], ([*row, unit("accuracy"), found.workload] for row in _classes(tables, found))),
-        "costs": _csv(["arm", "trials", "trainings", "epochs", "search_hours", "confirm_hours"], costs(tables)),
+        "costs": _csv([*COST, "workload"], ([*row, found.workload] for row in costs(tables))),
         "trials": _trials(tables),
     }
 
 
 ARM = ("arm", "trial", "measure", "mean", "sd", "seeds")
 CLASS = ("arm", "class", "attack", "accuracy", "sd", "seeds", "images")
+COST = ("arm", "trials", "trainings", "epochs", "search_hours", "confirm_hours")
 OF = ("unit", "workload")  # the last columns
 DIFFERENCE = (
     "arm", "against", "measure", "mean", "low", "high", "low_both", "high_both", "p", "holm_p", "n", "decided",
@@ -72,8 +73,9 @@ def _trials(tables: Tables) -> str:
     rows = tables.trials.to_pylist()
     params = [json.loads(row.pop("params")) for row in rows]
     names = list(dict.fromkeys(name for found in params for name in found))
-    heading = [*(name for name in tables.trials.column_names if name != "params"), *(f"param/{name}" for name in names)]
-    return _csv(heading, ([*row.values(), *map(own.get, names)] for row, own in zip(rows, params, strict=True)))
+    columns, workload = [name for name in tables.trials.column_names if name != "params"], tables.facts["workload"]
+    cells = ([*row.values(), *map(own.get, names), workload] for row, own in zip(rows, params, strict=True))
+    return _csv([*columns, *(f"param/{name}" for name in names), "workload"], cells)
 
 
 def _csv(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from absld_search.core.results import Tables
 from absld_search.search import fronts, racing
 from analysis import new_images, repeats
-from analysis.loading import judged_trainings
+from analysis.loading import judged_trainings, repeated_trainings
 
 Array = NDArray[np.float64]
 CONTENDERS = 300
@@ -39,8 +39,8 @@ class Rung(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A raced trial: its seeds, and how probable it is that its true mean is on its arm's front, and on the joint; the
-    latter also for new images, nan where their verdicts are not at hand."""
+    """A trial with several seeds: how many, and how probable it is that its true mean is on its arm's front, and on the
+    joint; the latter also for new images, nan where their verdicts are not at hand."""
 
     trial: str
     seeds: int
@@ -113,22 +113,22 @@ def rungs(tables: Tables) -> list[Rung]:
 
 
 def places(tables: Tables) -> list[Place]:
-    """The trials that a race gave more seeds, likeliest on the joint front first; [] where no race was run."""
-    raced = set(tables.trainings.filter(pc.field("stage") == "race")["config"].to_pylist())
-    if not raced:
+    """The trials with several seeds, of the search or of a race, likeliest on the joint front first; [] without any."""
+    several = set(repeated_trainings(tables.trainings)["config"].to_pylist())
+    if not several:
         return []
     trials = tables.trials.filter(pc.field("state") == "COMPLETE").to_pylist()
     objectives, rows = tables.facts["objectives"], repeats.racing_rows(tables)
     whole = dict(racing.samples(objectives, trials, rows, ["search"]).gains)
     noise = racing.pooled(whole.values())
-    names = [trial["trial"] for trial in trials if trial["config"] in raced]
+    names = [trial["trial"] for trial in trials if trial["config"] in several]
     whole = _contenders(whole, names)
     joint = racing.front_probability(whole, noise)
     own: dict[str, float] = {}
     for arm in tables.facts["arms"]:
         members = {trial["trial"] for trial in trials if trial["arm"] == arm}
         of_arm = {name: gains for name, gains in whole.items() if name in members}
-        own |= racing.front_probability(of_arm, noise)
+        own |= racing.front_probability(of_arm)
     elsewhere = _on_new_images(tables, trials, whole, noise)
     found = [Place(name, len(whole[name]), own[name], joint[name], elsewhere.get(name, np.nan)) for name in names]
     return sorted(found, key=lambda place: (-place.joint, -place.own, place.trial))

@@ -11,7 +11,7 @@ was read. What is not known is a dash.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def table(tables: Tables, with_reported: bool = True) -> Table:
     if strongest not in columns.values():
         columns[ATTACKS[strongest].short] = strongest
     title = f"Study {tables.facts['study']}: {tables.facts['question']}"
-    return Table(title, columns, [*ours, *others], _notes(tables, ours, others, with_reported))
+    return Table(title, columns, [*ours, *others], _notes(tables, ours, others, columns.values(), with_reported))
 
 
 def markdown(found: Table) -> str:
@@ -119,7 +119,9 @@ def _cells(row: Row, found: Table, between: str, dash: str) -> Iterable[str]:
     ]
 
 
-def _notes(tables: Tables, ours: list[Row], others: list[Row], with_reported: bool) -> list[str]:
+def _notes(
+    tables: Tables, ours: list[Row], others: list[Row], attacks: Collection[str], with_reported: bool
+) -> list[str]:
     seeds = sorted({row.seeds for row in ours if row.seeds})
     span = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]) if seeds else "no"
     first = (
@@ -127,20 +129,20 @@ def _notes(tables: Tables, ours: list[Row], others: list[Row], with_reported: bo
         "worst: mean of the lowest class; NSD: standard deviation / mean of the class accuracies. PGD and CW have 20 "
         "steps. A dash: not measured, or not known."
     )
-    said = [*smoke(tables.facts["workload"]), *standing.notices(tables), first, *_undefined(ours)]
+    said = [*smoke(tables.facts["workload"]), *standing.notices(tables), first, *_undefined(ours, attacks)]
     if with_reported and not others:
         said.append(f"No numbers of others are on file for {dataset_of(tables) or tables.facts['workload']}.")
     said += told(dict.fromkeys(row.source for row in others))
     return said + (["Other papers' models, budgets and selection differ: the rows are no ranking."] if others else [])
 
 
-def _undefined(ours: list[Row]) -> list[str]:
+def _undefined(ours: list[Row], attacks: Collection[str]) -> list[str]:
     """Where a mean is over fewer seeds than the row: the NSD of a seed without a hit is not defined."""
     return [
-        f"NSD of {row.method} under {ATTACKS[attack].short}: of {n} of {row.seeds} seeds; the others have no hit."
+        f"NSD of {row.method} under {ATTACKS[attack].short}: of {n} of {seeds} seeds; the others have no hit."
         for row in ours
-        for attack, n in row.defined.items()
-        if row.seeds and n < row.seeds
+        for attack, (n, seeds) in row.defined.items()
+        if attack in attacks and 0 < n < seeds
     ]
 
 

@@ -239,6 +239,7 @@ class Queue:
                 if trial["trial"] in self.sharing.of(row):
                     self._know(trial, row)
             if trial["state"] == STOPPED and self.halving[trial["arm"]].stopped(trial) is None:
+                trial |= {"state": WAITING, "reason": ""}
                 self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
         return [self.settling.settle(trial) for trial in trials]
 
@@ -263,10 +264,10 @@ class Queue:
         self.ledger.add_trial(trial, jobs)
         self.sharing.add(trial)
         rows = self.settling.rows(trial)
-        if any(row["state"] in FINAL for row in rows):  # another trial's training, which has ended already
-            self._enter(rows)
         for row in rows:
             self._know(trial, row)
+        if any(row["state"] in FINAL or len(self.sharing.of(row)) > 1 for row in rows):
+            self._enter(rows)  # another trial's training: it may have ended already, or be a longer one for that trial
 
     def _race(self) -> bool:
         """One more seed for the contender whose place on its arm's front is least sure; False where all are, or the

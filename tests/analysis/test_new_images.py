@@ -64,6 +64,13 @@ def test_images_move_the_mean_as_the_binomial_does_and_all_trials_alike(tmp_path
     assert np.corrcoef(moved[:, 0, 1], moved[:, 1, 1])[0, 1] > 0.5  # an image that is hard is so for both
 
 
+def test_a_minimum_is_moved_to_both_sides(tmp_path: Path) -> None:
+    """The minimum of images drawn again lies below the one at hand, where classes are alike; not so its shift."""
+    tables = loading.load(raced(tmp_path / "s", {0: 0.5}, seeds=2))
+    moved = new_images.shifts(tables, {"0": [key(0, 0), key(0, 1)]}, 200)
+    assert moved is not None and abs(moved.mean(axis=0)).max() < 1e-12 and moved[..., 0].std() > 0.01
+
+
 def test_who_is_clearly_behind_stays_so_and_a_place_among_equals_is_less_sure(tmp_path: Path) -> None:
     folder = raced(tmp_path / "s")
     found = {place.trial: place for place in standing.places(loading.load(folder))}

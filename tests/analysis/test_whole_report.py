@@ -72,7 +72,7 @@ def row_of(config, seed=0, stage="search", state="COMPLETE", epochs=30, seconds=
 
 ORDER = [
     "Pareto fronts", "Arms", "Robust accuracy by class", "Temperatures", "Reached for the cost", "Parameters",
-    "Importances", "Early stopping", "Failures", "Cost", "Race for the front", "What the answer rests on",
+    "Importances", "Early stopping", "Failures", "Cost", "Places on the front", "What the answer rests on",
 ]  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from absld_search.search import tables
-from absld_search.search.ledger import COMPLETE, FAILED, FINAL, STOPPED, Ledger, sqlite_url
+from absld_search.search.ledger import COMPLETE, FAILED, FINAL, STOPPED, WAITING, Ledger, Row, sqlite_url
+from absld_search.search.plan import Arm
 from absld_search.search.queue import CONFIRM, Queue
 from absld_search.space import LogUniform, SearchSpace
 from tests.search.requests import plan, pretend
@@ -104,3 +105,45 @@ def test_both_arms_pay_for_what_they_share(tmp_path: Path) -> None:
         climbed = spent[trial["trial"]]["seconds"]
         assert 1 <= climbed <= len(rungs) and spent[trial["trial"]]["epochs"] == sum(rungs[: int(climbed)])
         assert spent[trial["trial"]]["seeds"] == (trial["state"] == COMPLETE)
+
+
+def test_a_stopped_trial_knows_at_once_that_another_arm_trains_it_further(tmp_path: Path) -> None:
+    """And decides as a driver that was started again at that moment would: both read the same ledger."""
+    space = SearchSpace(
+        LENGTHS.fixed, {"whole": {"epochs": 30}, "short": {"epochs": 10, "temperature_lr": 0.1}}, LENGTHS.tuned,
+        try_first=tuple({"temperature_lr": rate} for rate in (0.3, 0.2, 0.9)),
+    )  # fmt: skip
+    made = plan(tmp_path, space=space, **{**WORDS, "trials": 12, "storage": sqlite_url(tmp_path / "study.db")})
+    here = Queue(made, Ledger(made.request.storage, "study"))
+    first = here.take()
+    assert first is not None
+    here.done(first["training"], pretend(first["job"]), "", epochs=3, seconds=1.0)
+    assert [trial["state"] for trial in here.ledger.trials(arm="whole")] == [STOPPED]
+    longer = here.take()
+    assert longer is not None and longer["job"]["schedule"]["epochs"] == 10
+    asked = dict(here.halving["whole"].asked)
+    assert asked == {"whole-000": 10} and [t["state"] for t in here.ledger.trials(arm="whole")] == [WAITING]
+    assert Queue(made, here.ledger).halving["whole"].asked == asked
+
+
+def test_what_a_training_decides_is_as_the_ledger_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while a stopped trial was promoted: its first seed ends, its second runs, so nothing is decided."""
+    made = plan(tmp_path, space=SearchSpace(LENGTHS.fixed, {"whole": {"epochs": 30}}, LENGTHS.tuned),
+                **{**WORDS, "trials": 9, "search_seeds": 2, "storage": sqlite_url(tmp_path / "study.db")})  # fmt: skip
+    here = Queue(made, Ledger(made.request.storage, "study"))
+
+    def killed(arm: Arm, trial: Row, epochs: int) -> None:
+        here.ledger.add_trainings(here.halving[arm.name].jobs(trial["words"], epochs))
+        raise KeyboardInterrupt
+
+    queue_rung = here._queue_rung
+    monkeypatch.setattr(
+        here, "_queue_rung", lambda arm, trial, epochs: (killed if epochs == 30 else queue_rung)(arm, trial, epochs)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        drain(here, 1)
+    again = Queue(made, here.ledger)
+    one, two = again.take(), again.take()
+    assert one is not None and two is not None and one["config"] == two["config"]
+    assert again.done(two["training"], pretend(two["job"]), "", epochs=30, seconds=1.0) == []
+    assert [trial["state"] for trial in again.ledger.trials(config=one["config"])] == [WAITING]
