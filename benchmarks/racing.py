@@ -23,6 +23,7 @@ from benchmarks import pages, search_page
 from benchmarks.replay_record import TABLE
 
 SIDES = ("max", "max")
+FRESH = 1000  # the first case on which nothing was chosen
 COLUMNS = ["worst_class_robust_accuracy", "robust_accuracy"]
 
 
@@ -102,9 +103,9 @@ def raced(true: np.ndarray, most: int, seed: int, slack: float, delta: float = r
 
 
 def compare(repetitions: int, count: int = 20, seeds: int = 8, most: int = racing.MOST_SEEDS, slack: float = 0.5,
-            delta: float = racing.DELTA) -> dict[str, list[Result]]:  # fmt: skip
-    """Both procedures on the same true means and the same first seeds."""
-    cases = [(means(count, seed), seed) for seed in range(repetitions)]
+            delta: float = racing.DELTA, first: int = 0) -> dict[str, list[Result]]:  # fmt: skip
+    """Both procedures on the same true means and the same first seeds; cases from the number `first` on."""
+    cases = [(means(count, seed), seed) for seed in range(first, first + repetitions)]
     return {
         "fixed": [fixed(true, seeds, seed, slack) for true, seed in cases],
         "raced": [raced(true, most, seed, slack, delta) for true, seed in cases],
@@ -130,13 +131,26 @@ def summary(found: dict[str, list[Result]], configurations: int) -> list[dict[st
 @click.option("--most", default=racing.MOST_SEEDS, show_default=True, help="Of one configuration, in the race.")
 @click.option("--slack", default=0.5, show_default=True, help="In standard deviations of one seed.")
 @click.option("--delta", default=racing.DELTA, show_default=True)
+@click.option(
+    "--first", default=FRESH, show_default=True, help="Number of the first case; the delta was chosen on those from 0."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=search_page.PAGE.results, show_default=False)
-def main(repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float, out: Path) -> None:
+def main(
+    repetitions: int, configurations: int, seeds: int, most: int, slack: float, delta: float, first: int, out: Path
+) -> None:
     """Evaluations and error rates, into docs/results/search/racing.json and docs/search.md."""
-    rows = summary(compare(repetitions, configurations, seeds, most, slack, delta), configurations)
+    rows = summary(compare(repetitions, configurations, seeds, most, slack, delta, first), configurations)
     kept = [row for row in pages.read(out, "racing").get("rows", []) if row["configurations"] != configurations]
     rows = sorted([*kept, *rows], key=lambda row: row["configurations"])
-    found = {"seeds": seeds, "most": most, "slack": slack, "delta": delta, "noise": spread().tolist(), "rows": rows}
+    found = {
+        "seeds": seeds,
+        "most": most,
+        "slack": slack,
+        "delta": delta,
+        "first": first,
+        "noise": spread().tolist(),
+        "rows": rows,
+    }
     found["correlation"] = float(noise()[0, 1] / spread().prod())
     search_page.PAGE.write(out, "racing", found)
     click.echo(search_page.racing(found))

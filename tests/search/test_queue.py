@@ -7,17 +7,19 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 from absld_search.search import choices, fronts
 from absld_search.search.arm_study import ArmStudy
 from absld_search.search.choices import choice, values_of
-from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row
+from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, WAITING, Ledger, Row, sqlite_url
 from absld_search.search.optuna_storage import open_storage
 from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
@@ -507,3 +509,20 @@ def test_who_asks_again_while_nothing_has_ended_costs_nothing(tmp_path: Path, mo
     for row in taken:
         queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
     assert queue.take() is not None, "the arms' choices are to be confirmed"
+
+
+def test_a_trial_asks_the_ledger_for_so_much_and_no_more(tmp_path: Path) -> None:
+    """docs/scaling.md counts on it; the same for the thirtieth trial as for the first."""
+    space = SearchSpace({"method": "absld"}, {"one": {}}, {"temperature_lr": LogUniform(1e-2, 1.0)})
+    made = plan(tmp_path, space=space, trials=40, seeds=1, sampler="random", storage=sqlite_url(tmp_path / "study.db"))
+    queue, words = open_queue(made), Counter[str]()
+    sa.event.listen(
+        queue.ledger.engine, "before_cursor_execute", lambda c, cursor, text, *_: words.update([text.split()[0]])
+    )
+    for _ in range(2):
+        words.clear()
+        for _ in range(15):
+            row = queue.take()
+            assert row is not None
+            queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
+        assert words == {"SELECT": 15 * 9, "INSERT": 15 * 3, "UPDATE": 15 * 4}
