@@ -191,6 +191,7 @@ def main(
             wall, spent = time.perf_counter() - began, time.process_time() - cpu
             facts = {"trials": trials, "slots": slots, "sampler": sampler, "through": through, "states": sorted(states)}
             facts |= {"database": study.ledger.engine.dialect.name, "epochs": epochs, "asks": len(meter.asks)}
+            facts |= {"sleep": seconds, "hold": hold}
             facts |= meter.percentiles()
             facts |= {"seconds": round(wall, 1), "cpu_each_ms": round(1e3 * spent / len(meter.tells), 2)}
             facts |= {"database_mb": round(size(made.request.storage), 1), "memory_mb": round(memory() - before)}

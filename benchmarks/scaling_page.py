@@ -54,7 +54,8 @@ def _title(run: Run) -> str:
     cores = run["machine"]["cores"]
     where = f"{run['machine']['cpu']}, {cores} core{'s' * (cores != 1)} for all of it"
     what = f"**{run['trials']:,} trials, {run['sampler']}, {ways[run['through']]}, {run['database']}**"
-    line = f"{what} ({run['slots']} slots, {run['epochs']} report each; {where}; {run['machine']['date']})"
+    each = f"{run['epochs']} report each" + (f", after {run['sleep']:g} s" if run.get("sleep") else "")
+    line = f"{what} ({run['slots']} slots, {each}; {where}; {run['machine']['date']})"
     if "note" in run:
         return f"{line}. {run['note']}"
     ended = f"{run['seconds'] / 60:.0f} minutes, {run['cpu_each_ms']:.0f} ms of the driver's CPU for each training"
