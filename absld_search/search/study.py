@@ -151,7 +151,9 @@ class Study:
 
     def _fit(self) -> None:
         request = self.plan.request
-        os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")  # Tune's own state is never read back, and is large
+        # Tune's own state and logs are never read, and cost more with every trial.
+        os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
+        os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
         scratch = self.plan.folder.absolute() / "ray"
         shutil.rmtree(scratch, ignore_errors=True)
         bundles = resources.bundles(request)
