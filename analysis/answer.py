@@ -19,7 +19,7 @@ from absld_search.search import stats
 from analysis import evidence, standing
 from analysis.caveats import caveats
 from analysis.confirmed import SEARCHED, Headline, Seed, chosen, confirm_trainings, confirmed, headline_of
-from analysis.sentences import measured_under, verdicts_of
+from analysis.sentences import choices_of, measured_under, verdicts_of
 from analysis.verdicts import Verdicts, verdicts
 
 WORST, MEAN = "worst_class_{}_accuracy", "{}_accuracy"
@@ -152,7 +152,7 @@ def warnings(found: Answer) -> list[str]:
 def said(workload: str, rows: list[Row], comparisons: list[Comparison], headline: Headline) -> list[str]:
     """The answer in plain words, a sentence or two each."""
     measured = filter(None, [measured_under(headline)])
-    return [*smoke(workload), *verdicts_of(rows, comparisons, headline.kind), *measured]
+    return [*smoke(workload), *verdicts_of(rows, comparisons, headline.kind), *choices_of(rows, comparisons), *measured]
 
 
 def smoke(workload: str) -> list[str]:
@@ -227,9 +227,9 @@ def _comparisons(
         corrected = stats.holm([tested[arm].p if arm in tested else 1.0 for arm in others])
         for arm, holm_p in zip(others, corrected, strict=True):
             if arm in tested:
-                wide = both.get(arm, {}).get(measure)
-                further = (wide.low, wide.high) if wide else ()
                 mean, low, high, p, n = tested[arm]
+                wide = both.get(arm, {}).get(measure)
+                further = (wide.low, wide.high) if wide and math.isfinite(low) else ()  # never narrower than over seeds
                 found.append(Comparison(arm, first, measure, mean, low, high, p, float(holm_p), n, *further))
     return found
 

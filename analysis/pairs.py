@@ -47,7 +47,7 @@ def _compared(
     # A pair that could not be tested still counts as one that could have been picked.
     tested = {frozenset(pair): _p(seeds, measure, *pair) for pair in pairs}
     corrected = dict(zip(tested, stats.holm(list(tested.values())), strict=True))
-    further = (wide.low, wide.high) if wide else ()
+    further = (wide.low, wide.high) if wide and math.isfinite(low) else ()  # never narrower than over seeds
     return Comparison(
         second, first, measure, mean, low, high, p, float(corrected[frozenset((first, second))]), n, *further
     )

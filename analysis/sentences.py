@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from absld_search.core.metrics import KINDS, form_of, kind_of
+from absld_search.search import stats
 from analysis.confirmed import SEARCHED, Headline, plain_name, short_name
 
 if TYPE_CHECKING:
@@ -79,9 +80,30 @@ def _verdict(comparisons: list["Comparison"]) -> str:
     said = [_claim(found) for found in comparisons if found.decided]
     undecided = [f"between {found.against} and {found.arm}" for found in comparisons if not found.decided]
     if undecided:
-        said.append(f"The data do not decide {', nor '.join(undecided)}.")
+        said.append(f"The data do not decide {', nor '.join(undecided)}{_too_few(comparisons)}.")
     name = in_full(comparisons[0].measure)
     return f"{name[0].upper()}{name[1:]}: {' '.join(said)}"
+
+
+def _too_few(comparisons: list["Comparison"]) -> str:
+    most = max(found.n for found in comparisons)
+    hopeless = stats.floor(most, len(comparisons)) >= stats.ALPHA
+    return f": with {most} paired seeds no data could" if hopeless else ""
+
+
+def choices_of(rows: list["Row"], comparisons: list["Comparison"]) -> list[str]:
+    """Where a decided difference is also one between settings that the searches chose; [] where none is."""
+    params = {row.arm: row.params for row in rows}
+    said = []
+    for arm, against in dict.fromkeys((found.arm, found.against) for found in comparisons if found.decided):
+        mine, theirs = params.get(arm, {}), params.get(against, {})
+        if other := [name for name in mine if name in theirs and mine[name] != theirs[name]]:
+            said.append(f"{arm} and {against} in {_listed(other)}")
+    if not said:
+        return []
+    return [
+        f"Their searches chose differently for {'; '.join(said)}: another search may choose, and decide, otherwise."
+    ]
 
 
 def _claim(found: "Comparison") -> str:

@@ -44,6 +44,7 @@ class ArmStudy:
         self.expected = costs.expected(plan, arm)
         self.live: dict[int, Trial] = {}  # asked for in this start, and not told yet
         self.begun: int | None = None  # proposals that count; None: to be counted, which reads every trial
+        self.waiting = True  # whether a point that was given may wait; to see that none does reads every trial too
         self.metric_names = list(plan.objectives)
         self.directions = ["maximize" if way == "max" else "minimize" for way in plan.objectives.values()]
         name = f"{plan.request.study}.{arm.name}"
@@ -64,16 +65,23 @@ class ArmStudy:
 
     def ask(self, seen: Sequence[Seen] | None = None) -> tuple[int, dict[str, Value]]:
         """A new trial: its number, and the sampled parameters; learnt from `seen` instead of the study, if given."""
-        if seen is not None and samplers.SAMPLERS[self.sampler].models and not self._trials(TrialState.WAITING):
+        self.waiting = self.waiting and bool(self._trials(TrialState.WAITING))
+        if seen is not None and samplers.SAMPLERS[self.sampler].models and not self.waiting:
             self.study.enqueue_trial(self._proposal(seen))
+            self.waiting = True
         self.study.sampler, nth, self.begun = self._fresh(), self.begun, None
-        trial = self.study.ask()
+        trial = self.study.ask() if self.waiting else self._created()
         faults.at("optuna.after_ask")
         self.begun = (nth or 0) + 1
         self.live[trial.number] = trial
         if samplers.SAMPLERS[self.sampler].generation:
             trial.relative_params  # noqa: B018 - puts a point that was given into a generation too
         return trial.number, self._sampled(trial)
+
+    def _created(self) -> Trial:
+        """What `Study.ask` does where nothing waits, without its look through all trials for one that does."""
+        self.study._thread_local.cached_all_trials = None
+        return Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
 
     def _proposal(self, seen: Sequence[Seen]) -> dict[str, Value]:
         """What the sampler says to a study of `seen` alone."""
@@ -162,7 +170,7 @@ class ArmStudy:
     def drop(self, number: int) -> None:
         """Forget a trial that nobody wrote down; what it was to try is tried again, so no point is lost."""
         reaping.drop(self.study, number)
-        self.begun = None
+        self.begun, self.waiting = None, True
 
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""
