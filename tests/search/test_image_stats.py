@@ -38,7 +38,7 @@ def drawn(rng: np.random.Generator, truth: np.ndarray, n: int) -> tuple[np.ndarr
 def test_the_debiased_worst_of_equal_classes_is_closer_than_the_minimum(n: int) -> None:
     accuracy = np.random.default_rng(n).binomial(n, 0.5, size=(400, 10)) / n
     naive, debiased = accuracy.min(axis=1) - 0.5, stats.debiased_worst(accuracy, np.full(10, n)) - 0.5
-    assert abs(debiased.mean()) < 0.25 * abs(naive.mean())
+    assert abs(debiased.mean()) < 0.3 * abs(naive.mean())
     assert np.sqrt((debiased**2).mean()) < 0.7 * np.sqrt((naive**2).mean())
     assert naive.mean() == pytest.approx(stats.expected_worst(10, n, 0.5) - 0.5, abs=4 * naive.std() / 20)
 
