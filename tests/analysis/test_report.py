@@ -87,7 +87,7 @@ def test_arms_that_are_alike_and_too_few_seeds_decide_nothing(tmp_path):
     few = answered(tmp_path / "few", {"dual": 0.0, "shared": -0.2}, seeds=5)
     for one in (alike, few):
         assert "The data do not decide" in one.sentence and "is lower" not in one.sentence
-    # Too few seeds, however clear it looks; and no interval is narrower for new images as well than for new seeds alone.
+    # Too few seeds, however clear it looks; and no interval for new images as well is narrower than without.
     assert all(np.isinf([c.high, c.high_both]).all() and not c.decided for c in few.comparisons)
     assert "with 5 paired seeds no data could" in few.sentence and "no data could" not in alike.sentence
     assert any("nothing can be decided" in caveat for caveat in few.caveats)
