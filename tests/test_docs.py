@@ -178,6 +178,7 @@ MARKED: dict[str, str] = {
     "python -m benchmarks.proxies": HOURS,
     "python -m benchmarks.queue [--sampler tpe] [--stopping mo-asha] [--mlflow]": HOURS,
     "python -m benchmarks.racing": HOURS,
+    "python -m benchmarks.racing --configurations 12 --delta D --first 0": HOURS,
     "python -m benchmarks.replay": HOURS,
     "python -m benchmarks.replay_record": HOURS,
     "python -m benchmarks.scaling": HOURS,
