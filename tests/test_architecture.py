@@ -215,6 +215,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "analysis/": (
         {
             "analysis.",
+            "endings",
             "core.results",
             "core.metrics",
             "core.attack_names",
