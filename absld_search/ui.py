@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from absld_search.search.mlflow_view import FRONT, TITLES, link, plain_link
-from absld_search.words import masked
+from absld_search.words import masked, unknown
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
@@ -87,8 +87,9 @@ def _experiment(uri: str, study: str | None) -> str:
         reason = str(error).splitlines()[0]
         raise Refusal(masked(f"cannot read the MLflow store {uri}: {reason}")) from error
     if found is None:
-        what = f"no study {study!r}" if study else "no study. Run one with `make run`"
-        raise Refusal(f"the MLflow store {masked(uri)} holds {what}.")
+        if study and (known := tracking.names(uri)):
+            raise Refusal(f"{unknown('--study', study, known)} The MLflow store is {masked(uri)}.")
+        raise Refusal(f"the MLflow store {masked(uri)} holds no study. Run one with `make run`.")
     if study is None:
         click.echo(f"study {found[1]}: the newest; --study NAME opens another", err=True)
     return found[0]

@@ -42,11 +42,16 @@ def _oracle_caveat(facts: Mapping[str, Any]) -> list[str]:
     return ["An oracle rule chose epochs by looking at test: these numbers only serve to reproduce a paper's."]
 
 
+def _knee(facts: Mapping[str, Any]) -> str:
+    named = str(facts.get("selection", "")).startswith("knee point")
+    return " (the knee is nearest to the ideal corner, each objective scaled to the front's extent)" if named else ""
+
+
 def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:
     searched = ", ".join(f"{row.arm} {row.searched}" for row in rows)
     return (
         "Each arm's trial was chosen on val, never on test, by one rule: "
-        f"{facts.get('selection', 'not recorded')}. Complete trials: {searched}; seeds per trial in the "
+        f"{facts.get('selection', 'not recorded')}{_knee(facts)}. Complete trials: {searched}; seeds per trial in the "
         f"search: {facts.get('search_seeds', 1)}. The confirm seeds repeat the chosen trial, not the search; "
         "another search may choose another trial."
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from absld_search.core.results import Tables
+from absld_search.core.results import TABLES, Tables
 from absld_search.search import fronts
 from absld_search.words import UsageError, require_known
 from analysis import pairs, standing
@@ -65,7 +65,7 @@ def restricted(tables: Tables, arms: Sequence[str]) -> Tables:
     trials = tables.trials.filter(pc.field("arm").isin(list(arms)))
     configs = trials["config"].combine_chunks()
     trainings = tables.trainings.filter(pc.field("config").isin(configs))
-    return tables._replace(facts={**tables.facts, "arms": list(arms)}, trials=trials, trainings=trainings)
+    return replace(tables, facts={**tables.facts, "arms": list(arms)}, trials=trials, trainings=trainings)
 
 
 def _known(tables: Tables, arms: Sequence[str]) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def merged(studies: Sequence[Tables]) -> Tables:
     for other in others:
         _comparable(first.facts, other.facts)
     named = [_named(study) for study in studies]
-    long = [_union([getattr(study, name) for study in named]) for name in Tables._fields[2:]]
+    long = [_union([getattr(study, name) for study in named]) for name in TABLES[1:]]
     facts = _facts(named)
     return Tables(facts, _joint(pa.concat_tables([study.trials for study in named]), facts["objectives"]), *long)
 
@@ -142,7 +142,7 @@ def _named(tables: Tables) -> Tables:
     for column in ("arm", "trial"):
         named = pc.binary_join_element_wise(study, trials[column], "/")
         trials = trials.set_column(trials.column_names.index(column), trials.schema.field(column), named)
-    return tables._replace(facts={**facts, **changed}, trials=trials)
+    return replace(tables, facts={**facts, **changed}, trials=trials)
 
 
 def _facts(studies: Sequence[Tables]) -> dict[str, Any]:

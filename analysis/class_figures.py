@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
 from absld_search.search.palette import COLOURS
-from analysis.confirmed import Seed, confirm_trainings, confirmed, headline
+from analysis.confirmed import Seed, confirm_trainings, confirmed, headline, split
 from analysis.drawing import attack_words, legend_below, look, new_figure, say_inside, styled
 
 CLASSES_SHOWN = 20  # more bars than this cannot be read
@@ -134,9 +135,8 @@ def _temperature_curves(tables: Tables, arm: str) -> dict[str, dict[int, NDArray
     wanted = pc.field("training").isin(keys) & pc.starts_with(pc.field("metric"), "temperature_")
     means = tables.epochs.filter(wanted).group_by(["metric", "epoch"]).aggregate([("value", "mean")])
     curves: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for metric in sorted(pc.unique(means["metric"]).to_pylist()):
+    for metric, points in sorted(split(means.sort_by("epoch"), "metric").items()):
         side, _, index = metric.removeprefix("temperature_").partition("/class_")
-        points = means.filter(pc.field("metric") == metric).sort_by("epoch")
         curves.setdefault(side, {})[int(index)] = np.column_stack([points["epoch"], points["value_mean"]])
     return curves
 
@@ -148,9 +148,12 @@ def _draw_temperatures(
     order: NDArray[np.int64],
     colours: Colormap,
 ) -> None:
-    for rank, index in enumerate(order):
-        if index in curves:
-            axes.plot(*curves[index].T, color=colours(rank), linewidth=1.4, rasterized=len(curves) > MANY_CURVES)
+    shown = [(curves[index], colours(rank)) for rank, index in enumerate(order) if index in curves]
+    lines = [line for line, _ in shown]
+    shades = [shade for _, shade in shown]
+    # All of them as one artist: a picture each would cost seconds with a hundred classes.
+    axes.add_collection(LineCollection(lines, colors=shades, linewidths=1.4, rasterized=len(lines) > MANY_CURVES))
+    axes.autoscale_view()
     for bound in tables.facts.get("temperature_bounds", ()):
         axes.axhline(bound, color="#555555", linewidth=0.9, linestyle="--")
     axes.set_yscale("log", base=2)

@@ -4,6 +4,7 @@ The confirm stage trains each arm's chosen trial again, with fresh seeds that ar
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,11 +54,12 @@ def confirm_trainings(tables: Tables, arm: str) -> list[dict[str, Any]]:
     return tables.trainings.filter(wanted).sort_by("seed").to_pylist()
 
 
+@lru_cache(maxsize=2)
 def counted(tables: Tables) -> dict[str, dict[int, dict[str, Any]]]:
     """Arm -> seed -> row of a confirm training that counts: complete, asked for, measured on test."""
     # A study that was asked for more seeds before may hold some arms' and not the others'.
     indices = tables.facts.get("confirm_seed_indices")
-    measured = set(pc.unique(tables.images.filter(pc.field("split") == "test")["training"]).to_pylist())
+    measured = set(pc.unique(_on_test(tables, "training")["training"]).to_pylist())
 
     def counts(row: dict[str, Any]) -> bool:
         asked = indices is None or row["seed"] in indices
@@ -74,6 +76,7 @@ def headline(tables: Tables) -> str:
     return headline_of(tables).kind
 
 
+@lru_cache(maxsize=2)
 def headline_of(tables: Tables) -> Headline:
     """The same, with what it rests on."""
     stored = _stored(tables)
@@ -91,22 +94,23 @@ def headline_of(tables: Tables) -> Headline:
 def _stored(tables: Tables) -> dict[str, dict[str, int]]:
     """Key of each confirm training that counts -> attack -> images on test; an attack on fewer of them is left out."""
     keys = [row["training"] for of_arm in counted(tables).values() for row in of_arm.values()]
-    wanted = (pc.field("split") == "test") & pc.field("training").isin(pa.array(keys, pa.string()))
+    rows = _on_test(tables, "training", "attack").filter(pc.field("training").isin(pa.array(keys, pa.string())))
     found: dict[str, dict[str, int]] = {}
-    counts = tables.images.filter(wanted).group_by(["training", "attack"]).aggregate([("image", "count")])
+    counts = rows.group_by(["training", "attack"]).aggregate([([], "count_all")])
     for row in counts.to_pylist():
         if row["attack"] in KINDS:
-            found.setdefault(row["training"], {})[row["attack"]] = row["image_count"]
+            found.setdefault(row["training"], {})[row["attack"]] = row["count_all"]
     return {
         key: {attack: n for attack, n in attacks.items() if n == max(attacks.values())}
         for key, attacks in found.items()
     }
 
 
+@lru_cache(maxsize=2)
 def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     """Arm -> seed -> what its confirm training reached on test; every arm of the study is a key."""
     num_classes, kind = len(tables.facts["classes"]), headline(tables)
-    trainings, images = counted(tables), by_training(tables.images.filter(pc.field("split") == "test"))
+    trainings, images = counted(tables), by_training(_on_test(tables, "training", "attack", "label", "correct"))
     return {
         arm: {seed: _seed(images[row["training"]], num_classes, seconds_of(row), kind) for seed, row in of_arm.items()}
         for arm, of_arm in trainings.items()
@@ -115,7 +119,12 @@ def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
 
 def by_training(table: pa.Table) -> dict[str, pa.Table]:
     """Training -> its rows, in their order. One sort, for a filter a training costs minutes in a large study."""
-    keys = table["training"].combine_chunks().dictionary_encode()
+    return split(table, "training")
+
+
+def split(table: pa.Table, column: str) -> dict[str, pa.Table]:
+    """Each value of a column of text -> its rows, in their order."""
+    keys = table[column].combine_chunks().dictionary_encode()
     codes = keys.indices.to_numpy(zero_copy_only=False)
     order = np.argsort(codes, kind="stable")
     rows = table if np.array_equal(order, np.arange(len(order))) else table.take(pa.array(order))
@@ -134,6 +143,11 @@ def short_name(kind: str) -> str:
     return BY_WORD[kind].short
 
 
+def _on_test(tables: Tables, *columns: str) -> pa.Table:
+    """These columns of the images of test; to filter the others too would cost a large study seconds."""
+    return tables.images.select(["split", *columns]).filter(pc.field("split") == "test")
+
+
 def _arms(tables: Tables) -> list[str]:
     return list(tables.facts["arms"])
 
@@ -141,11 +155,11 @@ def _arms(tables: Tables) -> list[str]:
 def _seed(images: pa.Table, num_classes: int, seconds: float | None, headline: str) -> Seed:
     measures: dict[str, float] = {} if seconds is None else {"minutes": seconds / 60}
     attacked, n = np.full(num_classes, np.nan), np.zeros(num_classes, dtype=np.int64)
+    of = split(images, "attack")
     for attack, kind in KINDS.items():
-        rows = images.filter(pc.field("attack") == attack)
-        if not rows.num_rows:
+        if attack not in of:
             continue
-        correct, labels = (rows[name].to_numpy() for name in ("correct", "label"))
+        correct, labels = (of[attack][name].to_numpy() for name in ("correct", "label"))
         measures |= metrics.summary(kind, correct, labels, num_classes)
         if kind == headline:
             attacked, n = metrics.class_accuracies(correct, labels, num_classes)

@@ -16,6 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def export(
 def load(study: Path) -> results.Tables:
     """What a report loads of a study, and the classes of every training. Raises: UsageError where there is none."""
     try:
-        return loading.load(study)._replace(classes=results.read(study, "classes"))
+        return replace(loading.load(study), classes=results.read(study, "classes"))
     except FileNotFoundError as error:
         raise UsageError(f"study: {error}.") from None
 

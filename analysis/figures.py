@@ -55,8 +55,8 @@ FIGURES: dict[str, Drawing] = {
     "importances": Drawing(
         "Importance of the parameters for each objective",
         importance_bars,
-        "PED-ANOVA: how much a parameter tells the best tenth of an arm's trials from the rest, in shares of 1. It "
-        "speaks of the ranges that were searched; with few trials it is rough.",
+        "PED-ANOVA: how much a parameter tells the best tenth of an arm's trials (of fewer than 50, the best five) "
+        "from the rest, in shares of 1. It speaks of the ranges that were searched; with few trials it is rough.",
     ),
     "rungs": Drawing(
         "Early stopping",

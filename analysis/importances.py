@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from absld_search.core.results import Tables
 
-FEWEST = 8  # complete trials below which an importance is a guess
-MOST = 1000  # trials of an arm that are asked; of more, every second, third ...: the answer is as clear, and soon there
+FEWEST = 20  # complete trials below which an importance is a guess
+MOST = 500  # trials of an arm that are asked; of more, every second, third ...: the answer is as clear, and soon there
+BEST = 0.1  # of the trials are told from the rest ...
+SURE = 5  # ... but no fewer than so many: Optuna's documentation asks for five at least
 
 
 class Importances(NamedTuple):
@@ -25,9 +27,8 @@ def importances(tables: Tables) -> list[Importances]:
     found = []
     for arm, rows in _tuned(tables).items():
         rows = rows[:: -(-len(rows) // MOST)] if rows else rows
-        params = [json.loads(row["params"]) for row in rows]
         if len(rows) >= FEWEST:
-            found += [_of(arm, name, params, rows, way) for name, way in tables.facts["objectives"].items()]
+            found += _of_arm(arm, rows, tables.facts["objectives"])
     return found
 
 
@@ -44,16 +45,22 @@ def _tuned(tables: Tables) -> dict[str, list[dict[str, Any]]]:
     return {arm: found for arm, found in rows.items() if any(row["params"] != "{}" for row in found)}
 
 
-def _of(arm: str, objective: str, params: list[dict[str, Any]], rows: list[dict[str, Any]], way: str) -> Importances:
+def _of_arm(arm: str, rows: list[dict[str, Any]], objectives: dict[str, str]) -> list[Importances]:
     # PED-ANOVA asks what tells the *lowest* values from the rest, so what is maximised is negated for it.
-    sign = -1.0 if way == "max" else 1.0
-    values = [sign * row[f"objective/{objective}"] for row in rows]
-    varied = max(values) > min(values)
-    return Importances(arm, objective, _shares(params, values) if varied else {})
+    signs = [-1.0 if way == "max" else 1.0 for way in objectives.values()]
+    values = [
+        [sign * row[f"objective/{name}"] for name, sign in zip(objectives, signs, strict=True)] for row in rows
+    ]  # fmt: skip
+    study = _study([json.loads(row["params"]) for row in rows], values)
+    varied = [max(column) > min(column) for column in zip(*values, strict=True)]
+    return [
+        Importances(arm, name, _shares(study, place) if study and varied[place] else {})
+        for place, name in enumerate(objectives)
+    ]
 
 
-def _shares(params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:
-    """PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) of the parameters that every trial has, on low values."""
+def _study(params: list[dict[str, Any]], values: list[list[float]]) -> Any:
+    """An arm's trials for Optuna, with the parameters that every trial has; None where none of them varies."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,18 +68,27 @@ def _shares(params: list[dict[str, Any]], values: list[float]) -> dict[str, floa
     spaces = {name: _space([row[name] for row in params]) for name in names}
     varied = {name: space for name, space in spaces.items() if not space.single()}
     if not varied:
-        return {}
+        return None
+    study = optuna.create_study(directions=["minimize"] * len(values[0]))
+    study.add_trials(
+        [
+            optuna.create_trial(params={n: row[n] for n in varied}, distributions=dict(varied), values=value)
+            for row, value in zip(params, values, strict=True)
+        ]
+    )
+    return study
+
+
+def _shares(study: Any, place: int) -> dict[str, float]:
+    """PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) on low values of one of the study's objectives."""
+    import optuna
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that low values count, and that a parameter's distribution is a guess
-        study = optuna.create_study(direction="minimize")
-        study.add_trials(
-            [
-                optuna.create_trial(params={n: row[n] for n in varied}, distributions=dict(varied), value=value)
-                for row, value in zip(params, values, strict=True)
-            ]
-        )
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+        warnings.simplefilter("ignore")  # that low values count
+        quantile = max(BEST, SURE / len(study.get_trials(deepcopy=False)))
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
+        target = lambda trial: trial.values[place]  # noqa: E731
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
 
 
 def _space(values: list[Any]) -> Any:

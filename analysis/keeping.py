@@ -26,7 +26,7 @@ def keep(study_folder: Path, shelf: Path) -> Path:
         raise UsageError(f"STUDY {study_folder}: {unfinished[0]}")
     kept = shelf / str(tables.facts["study"])
     results.write_facts(kept, tables.facts | {"computed": computed(study_folder / "trainings")})
-    for name in results.Tables._fields[1:]:
+    for name in results.TABLES:
         with replacing(kept / "results" / f"{name}.parquet") as temporary:
             pq.write_table(getattr(tables, name), temporary, compression="zstd", compression_level=19)
     return kept

@@ -232,7 +232,7 @@ def test_the_printed_link_opens_this_study_and_no_namesake(study: Path, tmp_path
 def test_a_changed_question_under_the_same_name_is_refused(study: Path) -> None:
     words = ["ablation_dual_temps", "--smoke", "--out", str(study.parent), "--set", "weight_decay=0.1"]
     found = CliRunner().invoke(run.main, words)
-    assert found.exit_code == 2 and "words.weight_decay" in found.stderr
+    assert found.exit_code == 2 and "weight_decay = not set in arm" in found.stderr
 
 
 def test_a_changed_question_can_be_forked(study: Path) -> None:

@@ -14,8 +14,9 @@ training is complete.
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -69,7 +70,8 @@ def trials_schema(objectives: Iterable[str]) -> pa.Schema:
     return _schema({*values, *COSTS}, **identity, **_OUTCOME, params=TEXT, **flags, **COSTS, **values)
 
 
-class Tables(NamedTuple):
+@dataclass(frozen=True, eq=False)  # told apart as objects, so that what is computed from them can be remembered
+class Tables:
     """What a study found, and `facts`, what it was asked."""
 
     facts: dict[str, Any]
@@ -78,6 +80,9 @@ class Tables(NamedTuple):
     epochs: pa.Table
     classes: pa.Table
     images: pa.Table
+
+
+TABLES = tuple(field.name for field in fields(Tables))[1:]
 
 
 def write_shard(
@@ -146,8 +151,7 @@ def load(study_folder: Path | str) -> Tables:
 
     Raises: FileNotFoundError where the folder is no study, or nothing has been combined yet.
     """
-    facts, *tables = read_facts(study_folder), *(read(study_folder, name) for name in Tables._fields[1:])
-    return Tables(facts, *tables)
+    return Tables(read_facts(study_folder), *(read(study_folder, name) for name in TABLES))
 
 
 def read_facts(study_folder: Path | str) -> dict[str, Any]:

@@ -146,13 +146,26 @@ def _undominated(gains: Array) -> Mask:
     """Mask (N,) of the finite points (N, k) that no other beats; more is better everywhere.
 
     In descending lexicographic order who beats a point stands before it, so the first of those left is on the front,
-    and the cost is the front's size times N.
+    and the cost is the front's size times N; two objectives cost the sort alone.
     """
     mask, left = np.zeros(len(gains), dtype=np.bool_), np.lexsort(-gains.T[::-1])
+    if gains.shape[1] == 2 and left.size:
+        mask[left] = _steps(*gains[left].T)
+        return mask
     while left.size:
         mask[left[0]] = True
         left = left[1:][~beats(gains[left[0]], gains[left[1:]])]
     return mask
+
+
+def _steps(first: Array, second: Array) -> Mask:
+    """Which of points, the largest first objective first, ties by the second, reach higher in the second than all
+    before them, or equal one that does."""
+    highest = np.maximum.accumulate(np.concatenate([[-np.inf], second[:-1]]))
+    leads = second > highest
+    # Of equal points the first alone leads; each of the others stands behind the last that led.
+    leader = np.maximum.accumulate(np.where(leads, np.arange(len(leads)), 0))
+    return (first == first[leader]) & (second == second[leader])
 
 
 def beats(ones: Array, others: Array) -> Mask:
@@ -160,7 +173,8 @@ def beats(ones: Array, others: Array) -> Mask:
     reduce over so short an axis would cost several times as much."""
     shape = np.broadcast_shapes(ones.shape[:-1], others.shape[:-1])
     no_worse, better = np.ones(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
-    for one, other in zip(np.moveaxis(ones, -1, 0), np.moveaxis(others, -1, 0), strict=True):
+    for objective in range(ones.shape[-1]):
+        one, other = ones[..., objective], others[..., objective]
         no_worse &= one >= other
         better |= one > other
     return no_worse & better

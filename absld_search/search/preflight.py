@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,22 @@ def _check_own(plan: Plan) -> None:
 
 
 def _check_data(plan: Plan) -> None:
-    """The data set and every teacher's file are there and what they should be."""
+    """The data set and every teacher's file are there and what they should be; else it is said of all at once."""
+    missing = []
     if plan.setting.dataset in datasets.IMAGE_SETS:
-        datasets.require(plan.setting.dataset, plan.request.data_dir)
+        missing += _refused(datasets.require, plan.setting.dataset, plan.request.data_dir)
     for name in plan.teachers():
-        teachers.require(plan.setting, name, plan.folders)
+        missing += _refused(teachers.require, plan.setting, name, plan.folders)
+    if missing:
+        raise UsageError("\n".join(missing))
+
+
+def _refused(check: Callable[..., Any], *asked: Any) -> list[str]:
+    try:
+        check(*asked)
+    except UsageError as error:
+        return [str(error)]
+    return []
 
 
 def _check_images(plan: Plan) -> None:
@@ -329,11 +341,21 @@ def _check_rungs(plan: Plan, arm: Arm, known: dict[str, int]) -> None:
         )
 
 
+def _field(name: str) -> str:
+    """A fingerprint's key as a person knows it."""
+    kind, _, parameter = name.partition(".")
+    return {"words": f"{parameter} =", "tuned": f"{parameter} searched in"}.get(kind, f"{name} =")
+
+
+def _worth(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
 def _compare(plan: Plan, arm: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     for name in sorted({*stored, *asked}):
         if stored.get(name) != asked.get(name):
             raise Differs(
-                f"study {plan.request.study!r} was made with {name} = {stored.get(name)!r} in arm {arm!r}, "
-                f"now it is {asked.get(name)!r}. Trials, seeds and arms can be added; for anything else give "
+                f"study {plan.request.study!r} was made with {_field(name)} {_worth(stored.get(name))} in arm {arm!r}, "
+                f"now it is {_worth(asked.get(name))}. Trials, seeds and arms can be added; for anything else give "
                 "another name with --study, or fork it with --fork-study."
             )

@@ -312,10 +312,18 @@ def newest(tracking_uri: str, study: str | None = None) -> tuple[str, str] | Non
 
     Raises: one of MIRROR_ERRORS where nothing answers at that place, or it is no MLflow store.
     """
-    studies = MlflowClient(tracking_uri).search_experiments(filter_string=f"tags.`{OPENED}` LIKE '%'")
-    named = [experiment for experiment in studies if study in (None, experiment.name)]
+    named = [experiment for experiment in _opened(tracking_uri) if study in (None, experiment.name)]
     last = max(named, key=lambda experiment: int(experiment.tags[OPENED]), default=None)
     return (last.experiment_id, last.name) if last else None
+
+
+def names(tracking_uri: str) -> list[str]:
+    """Names of all studies there. Raises: as `newest`."""
+    return [experiment.name for experiment in _opened(tracking_uri)]
+
+
+def _opened(tracking_uri: str) -> list[Any]:
+    return list(MlflowClient(tracking_uri).search_experiments(filter_string=f"tags.`{OPENED}` LIKE '%'"))
 
 
 def _known(run: Any) -> _Run:

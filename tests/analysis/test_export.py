@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,13 @@ def test_the_knee_is_the_choice_although_an_earlier_one_was_confirmed_too(tmp_pa
     again = [row | {"config": other["config"], "training": f"{other['config']}-s{row['seed']}"}
              for row in tables.trainings.to_pylist()]  # fmt: skip
     trainings = pa.Table.from_pylist([*tables.trainings.to_pylist(), *again], results.TRAININGS)
-    tables = tables._replace(trials=pa.Table.from_pylist(rows, tables.trials.schema), trainings=trainings)
+    tables = replace(tables, trials=pa.Table.from_pylist(rows, tables.trials.schema), trainings=trainings)
     knee = pick(tables, "knee", "dual")
     assert knee["trial"] == other["trial"] != front
     note = unconfirmed(tables, "knee", "dual", knee)
     assert f"the front's knee, {front}, is no arm's choice" in note
-    overtaken = tables._replace(
-        trials=pa.Table.from_pylist([r | {"chosen": False} for r in rows], tables.trials.schema)
+    overtaken = replace(
+        tables, trials=pa.Table.from_pylist([r | {"chosen": False} for r in rows], tables.trials.schema)
     )
     assert pick(overtaken, "knee", "dual")["trial"] == front, "of the two that were confirmed, where none is chosen"
 

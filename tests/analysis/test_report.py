@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -257,7 +258,7 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("name", ["index.html", "front.html"])
 def test_pages_stand_alone(study, found, name):
     page = _Page((study / "report" / name).read_text(encoding="utf-8"))
-    assert page.tags.count("svg") == (6 if name == "index.html" else 1)
+    assert page.tags.count("svg") == (5 if name == "index.html" else 1)
     assert {"script", "img", "link", "iframe", "object"} & set(page.tags) == set()
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
 
@@ -290,7 +291,7 @@ def test_drawings_are_well_formed_and_refer_to_what_they_mean(study, found):
         for name in set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawing)):
             # In one document the first of two equal ids wins, so what is referred to must be equal too.
             assert meanings.setdefault(name, defined[name]) == defined[name]
-    assert len(drawings) == 6 and meanings
+    assert len(drawings) == 5 and meanings
 
 
 def test_the_steps_run_below_the_front(study):
@@ -352,11 +353,11 @@ def test_no_label_of_the_temperatures_is_cut(tmp_path, arms):
 
 def test_an_arm_with_one_set_of_temperatures_says_so_in_the_panel_of_the_other(study):
     facts = {**results.read_facts(study), "arm_words": {"shared": {"coupling": "shared"}}}
-    tables = results.load(study)._replace(facts=facts)
+    tables = replace(results.load(study), facts=facts)
     clean = pc.starts_with(tables.epochs["metric"], "temperature_clean")
     of_arm = {row["training"] for row in confirm_trainings(tables, "shared")}
     theirs = pc.is_in(tables.epochs["training"], value_set=pa.array(sorted(of_arm)))
-    figure = figures.temperatures(tables._replace(epochs=tables.epochs.filter(pc.invert(pc.and_(clean, theirs)))))
+    figure = figures.temperatures(replace(tables, epochs=tables.epochs.filter(pc.invert(pc.and_(clean, theirs)))))
     said = {axes.get_title(loc="left"): [text.get_text() for text in axes.texts] for axes in figure.axes}
     assert said["shared, clean labels"] == ["the same as for\nadversarial labels"]
     assert not said["dual, clean labels"] and not said["shared, adversarial labels"]
@@ -368,7 +369,7 @@ def test_ticks_of_the_cost_do_not_touch(tmp_path, seconds):
     spent = pa.array([seconds] * tables.trials.num_rows)
     place = tables.trials.column_names.index("seconds")
     trials = tables.trials.set_column(place, tables.trials.schema.field("seconds"), spent)
-    figure = figures.drawn(tables._replace(trials=trials), ["spending"])["spending"]
+    figure = figures.drawn(replace(tables, trials=trials), ["spending"])["spending"]
     for axes in figure.axes:
         low, high = axes.get_xlim()
         ticks = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
@@ -385,14 +386,14 @@ def test_a_parameter_with_one_value_has_no_axis_among_the_parallel_ones(study):
     fixed = pa.array(['{"temperature_lr": 0.1}'] * tables.trials.num_rows)
     place = tables.trials.column_names.index("params")
     trials = tables.trials.set_column(place, tables.trials.schema.field("params"), fixed)
-    assert figures.FIGURES["parallel_coordinates"].draw(tables._replace(trials=trials)) is None
+    assert figures.FIGURES["parallel_coordinates"].draw(replace(tables, trials=trials)) is None
 
 
 def test_a_study_without_temperatures_or_results_still_has_a_report(tmp_path):
     folder = write_study(tmp_path / "s", temperatures=False, failed=["dual", "shared", "product"])
     report.write(folder)
     text = (folder / "report" / "index.html").read_text()
-    assert text.count("nothing to draw") == 2 and text.count("<svg") == 4
+    assert text.count("nothing to draw") == 3 and text.count("<svg") == 3
 
 
 def test_a_hundred_classes_and_ten_arms_still_draw(tmp_path):

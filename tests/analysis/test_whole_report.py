@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import moocore
 import numpy as np
@@ -40,7 +41,7 @@ from tests.study_folder import write_study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("runs") / "temps")
+    return write_study(tmp_path_factory.mktemp("runs") / "temps", trials=24)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_objectives_of_one_seed_are_what_its_images_say(tmp_path, form, kind):
         {"training": "k", "split": "val", "attack": attack, "class": c, "n": 50, "accuracy": a}
         for c, a in enumerate(by_class)
     ]
-    tables = tables._replace(classes=pa.Table.from_pylist(rows, results.SHARDS["classes"]))
+    tables = replace(tables, classes=pa.Table.from_pylist(rows, results.SHARDS["classes"]))
     [value] = repeats.on_val(tables, ["k"])["k"]
     assert value == pytest.approx(summary(kind, correct, labels, 4)[name])
 
@@ -172,7 +173,7 @@ def test_the_best_worst_class_for_the_cost_is_a_curve_whatever_the_objectives_ar
 def test_an_empty_panel_says_why_and_points_at_no_panel_that_is_empty_too(study):
     tables = loading.load(study)
     facts = tables.facts | {"objectives": {"robust_accuracy": "max"}}
-    _, best = figures.FIGURES["spending"].draw(tables._replace(facts=facts)).axes
+    _, best = figures.FIGURES["spending"].draw(replace(tables, facts=facts)).axes
     assert [text.get_text() for text in best.texts] == ["the worst class on val\nis not stored"]
     words = facts | {"arm_words": {"dual": {"coupling": "shared"}, "shared": {"coupling": "shared"}}}
     for side, said in (("adv", "no temperatures here"), ("clean", "the same as for\nadversarial labels")):
@@ -183,7 +184,7 @@ def test_an_empty_panel_says_why_and_points_at_no_panel_that_is_empty_too(study)
             )
         ]
         kept = tables.epochs.filter(pa.array([not one for one in gone]))
-        panels = figures.FIGURES["temperatures"].draw(tables._replace(facts=words, epochs=kept)).axes
+        panels = figures.FIGURES["temperatures"].draw(replace(tables, facts=words, epochs=kept)).axes
         assert [text.get_text() for panel in panels for text in panel.texts] == [said]
 
 
@@ -287,6 +288,24 @@ def test_importance_is_of_reaching_the_good_end(tmp_path, way):
     assert found["robust_nsd"]["decides"] > 0.8 and found["x"] == {}
 
 
+@pytest.mark.parametrize("count, drawn", [(19, False), (30, True)])
+def test_importances_tell_the_best_five_from_few_trials_and_nothing_from_fewer(tmp_path, count, drawn):
+    """A tenth of 30 would be three: with `decides` alone above 5/6, five are told from the rest."""
+    folder = write_study(tmp_path / "s", {"a": 0.0}, trials=count, seeds=0, objectives={"x": "max"})
+    numbers = itertools.count()
+    rng = np.random.default_rng(0)
+
+    def trial(row):
+        decides = next(numbers) / count
+        row |= {"params": json.dumps({"decides": decides, "idle": rng.random()}), "state": "COMPLETE"}
+        return row | {"objective/x": float(decides >= 5 / 6)}
+
+    tables = results.load(write_with(folder, trial))
+    found = importances.importances(tables)
+    assert bool(found) is drawn and bool(importances.too_few(tables)) is not drawn
+    assert all(row.shares["decides"] > 0.8 for row in found)
+
+
 def write_with(folder, trial):
     tables = results.load(folder)
     names = tables.facts["objectives"]
@@ -371,7 +390,7 @@ def test_csv_holds_unrounded_numbers(study, printed):
     classes = list(csv.DictReader((study / "report" / "csv" / "classes.csv").read_text().splitlines()))
     assert len(classes) == 30 and {row["images"] for row in classes} == {"60"}
     trials = list(csv.DictReader((study / "report" / "csv" / "trials.csv").read_text().splitlines()))
-    assert len(trials) == 36 and float(trials[0]["param/temperature_lr"]) > 0
+    assert len(trials) == 72 and float(trials[0]["param/temperature_lr"]) > 0
 
 
 def test_no_cell_is_a_formula(tmp_path):
@@ -424,7 +443,7 @@ def compiled(text, folder):
 
 @pytest.mark.parametrize("arms", [2, 3])
 def test_bars_of_importance_cover_none_of_each_other(tmp_path, arms):
-    tables = loading.load(write_study(tmp_path / "s", {f"a{n}": 0.001 * n for n in range(arms)}, seeds=1))
+    tables = loading.load(write_study(tmp_path / "s", {f"a{n}": 0.001 * n for n in range(arms)}, seeds=1, trials=24))
     for axes in figures.FIGURES["importances"].draw(tables).axes:
         spans = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches)
         assert len(spans) >= arms and all(end < begin for (_, end), (begin, _) in itertools.pairwise(spans))

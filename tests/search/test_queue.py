@@ -271,7 +271,7 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    (dict(set={"learning_rate": "0.3"}), "workload.*|words.learning_rate"),
+    (dict(set={"learning_rate": "0.3"}), "workload.*|learning_rate = not set in arm"),
     (dict(search_seeds=2), "search_seeds"),
 ]
 
