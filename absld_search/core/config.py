@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class TrialConfig:
         _computable(setting, options, device)
         return cls(workload_name, method, teacher, values, schedule, seed, device, test, options, views, folders)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The identity of the configuration: same hash, same training at the same seed."""
         setting = workload(self.workload)

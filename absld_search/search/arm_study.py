@@ -107,17 +107,24 @@ class ArmStudy:
 
         A trial with a violation above 0 is infeasible: Optuna's samplers shun it, its front is without it.
         """
-        trial = self.live.pop(number, None) or self._again(number)
+        live = self.live.pop(number, None)
+        trial = live or self._again(number)
         if trial is None:
             return
         faults.at("optuna.before_tell")
         if values is None or not all(math.isfinite(value) for value in values.values()):
-            self.study.tell(trial, state=TrialState.FAIL)
-            return
+            return self._close(trial, TrialState.FAIL)
+        known = {} if live or not violations else trial.storage.get_trial(trial._trial_id).constraints
         for name, violation in (violations or {}).items():
-            if name not in trial.storage.get_trial(trial._trial_id).constraints:
+            if name not in known:
                 trial.set_constraint(name, violation)
-        self.study.tell(trial, self._ordered(values))
+        self._close(trial, TrialState.COMPLETE, self._ordered(values))
+
+    @staticmethod
+    def _close(trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """What `Study.tell` does in the end. It looks the trial up three times more, a third of what a trial costs; and
+        it calls its sampler, whose state no proposal here depends on."""
+        trial.storage.set_trial_state_values(trial._trial_id, state, values)
 
     def _again(self, number: int) -> Trial | None:
         """A trial that another start asked for; None where it has been told. Reads all: not for every trial."""

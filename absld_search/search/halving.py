@@ -52,7 +52,8 @@ class Halving:
         """The trainings of a configuration on the rung of `epochs`."""
         whole = self.plan.config(words, self.plan.search_seeds[0])
         if epochs == self.rules.epochs[-1]:
-            return [job(self.plan.config(words, seed), SEARCH, whole.hash) for seed in self.plan.search_seeds]
+            others = [self.plan.config(words, seed) for seed in self.plan.search_seeds[1:]]
+            return [job(config, SEARCH, whole.hash) for config in (whole, *others)]
         return [job(rungs.at(whole, epochs), RUNG, whole.hash)]
 
     def know(self, trial: Row, row: Row) -> None:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -75,6 +75,13 @@ _trainings = sa.Table(
     sa.Index("absld_trainings_by_stage", "study", "stage"),
 )
 Row = dict[str, Any]
+
+
+@cache
+def _equal(table: sa.Table, names: tuple[str, ...], order: tuple[Any, ...]) -> sa.Select[Any]:
+    """The rows of a study whose columns `names` equal the values of those names. Built once: to put a query together
+    costs as much as to run it."""
+    return sa.select(table).where(*(table.c[name] == sa.bindparam(name) for name in ("study", *names))).order_by(*order)
 
 
 def as_json(value: Any) -> Any:
@@ -196,8 +203,9 @@ class Ledger:
     def take(self, leave: Collection[str] = ()) -> Row | None:
         """The next waiting training, now RUNNING and one attempt older; None when none waits but those to `leave`."""
         with self._writing() as connection:
-            waiting = self._of(_trainings, {"state": WAITING}).where(_trainings.c.training.not_in(list(leave)))
-            row = connection.execute(waiting.order_by(_trainings.c.position).limit(1)).mappings().first()
+            waiting = _equal(_trainings, ("state",), (_trainings.c.position,)).limit(1)
+            others = waiting.where(_trainings.c.training.not_in(list(leave))) if leave else waiting
+            row = connection.execute(others, {"study": self.study, "state": WAITING}).mappings().first()
             if row is None:
                 return None
             changes = {"state": RUNNING, "attempts": row["attempts"] + 1}
@@ -238,12 +246,8 @@ class Ledger:
 
     def _rows(self, table: sa.Table, equal: Mapping[str, Any], *order: Any) -> list[Row]:
         with self.engine.begin() as connection:
-            found = connection.execute(self._of(table, equal).order_by(*order)).mappings()
+            found = connection.execute(_equal(table, tuple(equal), order), {"study": self.study, **equal}).mappings()
             return [dict(row) for row in found]
-
-    def _of(self, table: sa.Table, equal: Mapping[str, Any]) -> Any:
-        conditions = {"study": self.study, **equal}
-        return sa.select(table).where(*(table.c[name] == value for name, value in conditions.items()))
 
     def _change(self, connection: sa.Connection, column: Any, value: str, changes: Row) -> int:
         """Set `changes` in the rows where `column` is `value`; how many there were."""
@@ -254,7 +258,8 @@ class Ledger:
         highest = sa.select(sa.func.max(_trainings.c.position)).where(_trainings.c.study == self.study)
         last = connection.execute(highest).scalar() or 0
         for position, job in enumerate(jobs, start=last + 1):
-            found = connection.execute(self._of(_trainings, {"training": job["training"]})).mappings().first()
+            mine = {"study": self.study, "training": job["training"]}
+            found = connection.execute(_equal(_trainings, ("training",), ()), mine).mappings().first()
             if found is None:
                 row = {"study": self.study, "state": WAITING, "reason": "", "position": position, **job}
                 connection.execute(_trainings.insert().values(row))

@@ -34,7 +34,6 @@ class Progress:
         self.epochs: dict[str, int] = {}  # training that Ray has taken -> epoch, 0 until it has ended one
         self.passing_due = 0.0
         self.slots = 1  # the most trainings that have run at a time
-        self.names: dict[str, str] = {}
         self.gpus, self.planned = Watched(), planned(plan)
         self.console = Console(file=sys.stdout)
         self.live = Live(self, console=self.console, refresh_per_second=2, transient=True)
@@ -71,8 +70,6 @@ class Progress:
             self.say(f"{found.done} of {of} trainings are done, {goes_on}")
 
     def started(self, training: Row) -> None:
-        (trial, *_) = self.ledger.trials(config=training["config"])
-        self.names[training["training"]] = f"{trial['trial']} seed {training['seed']}"
         self.epochs[training["training"]] = 0
         self.slots = max(self.slots, len(self.epochs))
 
@@ -82,9 +79,13 @@ class Progress:
     def training_done(self, training: Row) -> None:
         self.epochs.pop(training["training"], None)
         if training["state"] == FAILED:
-            self.say(f"{self.names[training['training']]} failed: {training['reason']}")
+            self.say(f"{self._name(training)} failed: {training['reason']}")
         elif training["state"] == COMPLETE and training["stage"] == CONFIRM and not self.console.is_terminal:
-            self.say(f"{self.headline()}  {self.names[training['training']]} confirmed")
+            self.say(f"{self.headline()}  {self._name(training)} confirmed")
+
+    def _name(self, training: Row) -> str:
+        (trial, *_) = self.ledger.trials(config=training["config"])
+        return f"{trial['trial']} seed {training['seed']}"
 
     def trial_done(self, trial: Row) -> None:
         if trial["state"] == COMPLETE and not self.console.is_terminal:

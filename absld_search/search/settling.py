@@ -41,25 +41,26 @@ class Settling:
             stopped = self.halving[trial["arm"]].stopped(trial)
             if stopped is None:
                 return trial
-            self._settle_rung(trial, rows, stopped)
-        elif all(row["state"] in FINAL for row in found):
-            self._settle_whole(trial, found, [row for row in rows if row["stage"] == RACE and row["state"] in FINAL])
-        else:
-            return trial
-        return self.ledger.trials(trial=trial["trial"])[0]
+            return trial | self._settle_rung(trial, rows, stopped)
+        if all(row["state"] in FINAL for row in found):
+            race = [row for row in rows if row["stage"] == RACE and row["state"] in FINAL]
+            return trial | self._settle_whole(trial, found, race)
+        return trial
 
-    def _settle_rung(self, trial: Row, rows: list[Row], found: Row) -> None:
-        """A trial that has only been on rungs stands still, until it is promoted."""
+    def _settle_rung(self, trial: Row, rows: list[Row], found: Row) -> Row:
+        """A trial that has only been on rungs stands still, until it is promoted; what has changed of it."""
         halving, study = self.halving[trial["arm"]], self.studies[trial["arm"]]
         reasons = sorted({row["reason"] for row in rows if row["reason"]})
-        self.ledger.finish_trial(trial["trial"], **{"reason": "; ".join(reasons) or "nonfinite:objective", **found})
+        changed = {"reason": "; ".join(reasons) or "nonfinite:objective", **found}
+        self.ledger.finish_trial(trial["trial"], **changed)
         if found["state"] == FAILED:
             study.tell(trial["number"], None)
         else:
             values, lacks = halving.shortfall(trial)
             study.supersede(trial["number"], values, {BUDGET: lacks})
+        return changed
 
-    def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> None:
+    def _settle_whole(self, trial: Row, rows: list[Row], race: list[Row]) -> Row:
         raced = [row for row in race if row["state"] == COMPLETE]
         missing = {
             f"nonfinite:{name}@{row['epochs']}"
@@ -76,8 +77,10 @@ class Settling:
         lost = f"{len(race) - len(raced)} of {len(race)} more seeds failed" if len(raced) < len(race) else ""
         state = FAILED if values is None else INFEASIBLE if broken else COMPLETE
         said = "; ".join(filter(None, [reason, broken, lost]))
-        self.ledger.finish_trial(trial["trial"], state=state, reason=said, objectives=values)
+        changed = {"state": state, "reason": said, "objectives": values}
+        self.ledger.finish_trial(trial["trial"], **changed)
         self._tell(trial, values, constraints.violations(self.plan.constraints, means))
+        return changed
 
     def _tell(self, trial: Row, values: Mapping[str, float] | None, found: Mapping[str, float]) -> None:
         study, halving = self.studies[trial["arm"]], self.halving[trial["arm"]]

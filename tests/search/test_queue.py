@@ -525,4 +525,4 @@ def test_a_trial_asks_the_ledger_for_so_much_and_no_more(tmp_path: Path) -> None
             row = queue.take()
             assert row is not None
             queue.done(row["training"], pretend(row["job"]), "", epochs=2, seconds=0.0)
-        assert words == {"SELECT": 15 * 9, "INSERT": 15 * 3, "UPDATE": 15 * 4}
+        assert words == {"SELECT": 15 * 8, "INSERT": 15 * 3, "UPDATE": 15 * 4}
