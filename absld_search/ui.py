@@ -83,11 +83,12 @@ def _experiment(uri: str, study: str | None) -> str:
         raise Refusal(f"no study yet in {file.parent} ({file.name} is missing). Run one with `make run`.")
     try:
         found = tracking.newest(uri, study)
+        known = [] if found else tracking.names(uri)
     except (*tracking.MIRROR_ERRORS, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise Refusal(masked(f"cannot read the MLflow store {uri}: {reason}")) from error
     if found is None:
-        if study and (known := tracking.names(uri)):
+        if study and known:
             raise Refusal(f"{unknown('--study', study, known)} The MLflow store is {masked(uri)}.")
         raise Refusal(f"the MLflow store {masked(uri)} holds no study. Run one with `make run`.")
     if study is None:

@@ -44,14 +44,15 @@ def _oracle_caveat(facts: Mapping[str, Any]) -> list[str]:
 
 def _knee(facts: Mapping[str, Any]) -> str:
     named = str(facts.get("selection", "")).startswith("knee point")
-    return " (the knee is nearest to the ideal corner, each objective scaled to the front's extent)" if named else ""
+    said = " The knee is the front's point nearest to the ideal corner, each objective scaled to the front's extent."
+    return said if named else ""
 
 
 def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:
     searched = ", ".join(f"{row.arm} {row.searched}" for row in rows)
     return (
         "Each arm's trial was chosen on val, never on test, by one rule: "
-        f"{facts.get('selection', 'not recorded')}{_knee(facts)}. Complete trials: {searched}; seeds per trial in the "
+        f"{facts.get('selection', 'not recorded')}.{_knee(facts)} Complete trials: {searched}; seeds per trial in the "
         f"search: {facts.get('search_seeds', 1)}. The confirm seeds repeat the chosen trial, not the search; "
         "another search may choose another trial."
     )

@@ -3,9 +3,11 @@
 The confirm stage trains each arm's chosen trial again, with fresh seeds that are the same in all arms.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,21 @@ from absld_search.core.attack_names import ATTACKS, BY_WORD, KINDS, SEARCH_ATTAC
 from absld_search.core.results import Tables
 from analysis.loading import seconds_of
 
+T = TypeVar("T")
 SEARCHED = KINDS[SEARCH_ATTACKS[-1]]  # the word of the search's own attack, APGD-CE
+
+
+def _remembered(compute: Callable[[Tables], T]) -> Callable[[Tables], T]:
+    """Computed once a study, and forgotten with it: a report asks a dozen times. Nobody may change the result."""
+    known: WeakKeyDictionary[Tables, T] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def found(tables: Tables) -> T:
+        if tables not in known:
+            known[tables] = compute(tables)
+        return known[tables]
+
+    return found
 
 
 class Seed(NamedTuple):
@@ -54,7 +70,7 @@ def confirm_trainings(tables: Tables, arm: str) -> list[dict[str, Any]]:
     return tables.trainings.filter(wanted).sort_by("seed").to_pylist()
 
 
-@lru_cache(maxsize=2)
+@_remembered
 def counted(tables: Tables) -> dict[str, dict[int, dict[str, Any]]]:
     """Arm -> seed -> row of a confirm training that counts: complete, asked for, measured on test."""
     # A study that was asked for more seeds before may hold some arms' and not the others'.
@@ -76,7 +92,7 @@ def headline(tables: Tables) -> str:
     return headline_of(tables).kind
 
 
-@lru_cache(maxsize=2)
+@_remembered
 def headline_of(tables: Tables) -> Headline:
     """The same, with what it rests on."""
     stored = _stored(tables)
@@ -106,7 +122,7 @@ def _stored(tables: Tables) -> dict[str, dict[str, int]]:
     }
 
 
-@lru_cache(maxsize=2)
+@_remembered
 def confirmed(tables: Tables) -> dict[str, dict[int, Seed]]:
     """Arm -> seed -> what its confirm training reached on test; every arm of the study is a key."""
     num_classes, kind = len(tables.facts["classes"]), headline(tables)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -147,3 +149,12 @@ def test_a_metric_is_a_form_under_an_attack():
         assert metrics.form_of(name).format(metrics.kind_of(name)) == name
     assert metrics.kind_of("minutes") == ""
     assert metrics.tail_objective(100, "aa") == "worst_tenth_aa_accuracy"
+
+
+def test_what_is_remembered_of_a_study_is_forgotten_with_it(tmp_path):
+    tables = results.load(write_study(tmp_path / "s", {"a": 0.0}, seeds=2, trials=3))
+    assert confirmed(tables) is confirmed(tables)
+    alive = weakref.ref(tables)
+    del tables
+    gc.collect()
+    assert alive() is None

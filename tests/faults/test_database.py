@@ -191,19 +191,22 @@ def test_a_fresh_mlflow_store_opened_by_many_at_once(tmp_path: Path) -> None:
 
 
 CHANGES = [
-    (dict(set={"learning_rate": "0.3"}), "words.learning_rate"),
-    (dict(set={"epochs": "7"}), "words.epochs"),
-    (dict(set={"eps": "0.05"}), "words.eps"),
-    (dict(set={"weight_decay": "0.1"}), "words.weight_decay"),
+    (dict(set={"learning_rate": "0.3"}), "with learning_rate = "),
+    (dict(set={"epochs": "7"}), "with epochs = "),
+    (dict(set={"eps": "0.05"}), "with eps = "),
+    (dict(set={"weight_decay": "0.1"}), "with weight_decay = "),
     (dict(search_seeds=2), "search_seeds"),
     (dict(workload="digits"), "workload."),
 ]
 ARMS = {"dual": {"coupling": "dual"}, "rslad": {"temperature_lr": 0.0}}
 SPACES = [
-    (SearchSpace({"method": "absld"}, {**ARMS, "dual": {"coupling": "shared"}}, TWO_ARMS.tuned), "words.coupling"),
-    (SearchSpace({"method": "absld"}, ARMS, {"temperature_lr": LogUniform(1e-2, 2.0)}), "tuned.temperature_lr"),
+    (SearchSpace({"method": "absld"}, {**ARMS, "dual": {"coupling": "shared"}}, TWO_ARMS.tuned), "with coupling = "),
+    (
+        SearchSpace({"method": "absld"}, ARMS, {"temperature_lr": LogUniform(1e-2, 2.0)}),
+        "temperature_lr searched in ",
+    ),
     (SearchSpace({"method": "absld"}, {"rslad": ARMS["rslad"]}, TWO_ARMS.tuned), "arm 'dual' that the space has no"),
-    (SearchSpace({"method": "absld", "coupling_strength": 0.5}, ARMS, TWO_ARMS.tuned), "words.coupling_strength"),
+    (SearchSpace({"method": "absld", "coupling_strength": 0.5}, ARMS, TWO_ARMS.tuned), "with coupling_strength = "),
     (SearchSpace({"method": "absld"}, ARMS, TWO_ARMS.tuned, {"robust_accuracy": "max"}), "objectives"),
 ]
 
