@@ -181,6 +181,7 @@ MARKED: dict[str, str] = {
     "python -m benchmarks.racing --configurations 12 --delta D --first 0": HOURS,
     "python -m benchmarks.replay": HOURS,
     "python -m benchmarks.replay_record": HOURS,
+    "python -m benchmarks.report": HOURS,
     "python -m benchmarks.scaling": HOURS,
     "python -m benchmarks.scaling --trials 1000 --slots 2 --every 100": HOURS,
     "python -m benchmarks.scaling --trials 10000 --slots 64 --postgres --seconds 7 --hold 280": HOURS,
