@@ -69,6 +69,7 @@ TESTED: dict[str, list[str]] = {
         "tests/test_smoke_all.py::test_smoke_with_rungs_a_race_and_another_studys_trainings",
     ],
     "python -m absld_search.run teacher_choice --dry-run": [DRY],
+    "python -m absld_search.run temperature_lr --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run controls --reuse": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run methods --seeds 3": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run ablation_dual_temps --workload cifar10 --dry-run": [
