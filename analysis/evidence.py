@@ -15,6 +15,7 @@ from analysis.verdicts import Verdicts, verdicts
 
 Array = NDArray[np.float64]
 POINT = 0.01  # the difference for which power is stated
+SPREAD_FROM = 5  # seeds; of fewer, a standard deviation is anybody's guess
 CLASSES_SHOWN = 6  # of one arm
 
 
@@ -144,7 +145,7 @@ def power(first: str, differences: Mapping[str, list[float]], found: Mapping[str
     `differences`: each arm but the first -> its paired differences of the worst class; `family`: for how many
     comparisons p is corrected.
     """
-    spreads = [float(np.std(values, ddof=1)) for values in differences.values() if len(values) > 1]
+    spreads = [float(np.std(values, ddof=1)) for values in differences.values() if len(values) >= SPREAD_FROM]
     shares = _discordances(first, found)
     if not any(spreads) or not shares:  # seeds that all agree, as where nothing is ever right, tell no spread
         return ""

@@ -26,6 +26,7 @@ def table(found: Answer, width: int = 110) -> str:
     lines += [
         "",
         *_wrapped(cells.legend(found, narrow=True), width),
+        *_wrapped("The other tables' columns are explained below them in the report.", width),
         "",
         *[line for verdict in found.verdicts for line in _wrapped(verdict, width)],
         *_wrapped(found.power, width),

@@ -110,7 +110,7 @@ TESTED: dict[str, list[str]] = {
         "tests/analysis/test_export.py::test_export_then_reproduce_gives_the_same_weights_and_classes"
     ],
     "python -m absld_search.ui": ["tests/test_ui.py::test_it_listens_on_loopback_only_and_leaves_no_process"],
-    "pip install -c constraints.txt '.[cluster]'": [INSTALLED],
+    "pip install -c constraints.txt -e '.[cluster]'": [INSTALLED],
     "pip install '.[robustbench]'": [INSTALLED],
     "pip install '.[botorch]'": [INSTALLED],
     "python -m build": ["tests/test_release.py::test_wheel_and_sdist_hold_what_they_say"],
@@ -143,10 +143,14 @@ MARKED: dict[str, str] = {
     "python -m absld_search.run ablation_dual_temps --address auto --storage postgresql+psycopg://absld@HOST/absld "
     "--store s3://studies/absld --tracking-uri http://HOST:5000 --workload cifar10 --gpus-per-trial 0.25": CLUSTER,
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32)": SHELL,
+    "export RAY_USAGE_STATS_ENABLED=0": SHELL,
     "export ABSLD_PYTHON=$PWD/.venv/bin/python PGPASSWORD=...": SHELL,
     "sbatch --nodes=4 --gpus-per-node=4 deploy/slurm.sh ablation_dual_temps --workload cifar10 --gpus-per-trial 1 "
     "--storage postgresql+psycopg://absld@HOST/absld --out /shared/runs --tracking-uri http://HOST:5000": CLUSTER,
     "squeue --me; tail -f absld-JOBID.log": CLUSTER,
+    "ray stop": CLUSTER,
+    "ray up": CLUSTER,
+    "kubectl cp data POD:/PLACE/data": CLUSTER,
     "docker build -f deploy/Dockerfile -t REGISTRY/absld_search:0.1.0 . "
     "&& docker push REGISTRY/absld_search:0.1.0": CLUSTER,
     "kubectl create secret generic absld --from-literal=PGPASSWORD=... --from-literal=AWS_ACCESS_KEY_ID=... "

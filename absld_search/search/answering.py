@@ -17,7 +17,7 @@ def require(address: str) -> None:
     """Raises: UsageError, within twice `SECONDS`, where no Ray is at HOST:PORT."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
-        return  # "auto" and the like: Ray knows where to look, and is quick about it
+        return  # "auto" and the like: only Ray knows where to look
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS) as there:
             known = os.environ.get("RAY_USE_TLS", "0") != "0" or _greets(there)

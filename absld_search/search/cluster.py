@@ -30,11 +30,17 @@ def join(address: str, more: Mapping[str, Any]) -> None:
         with _own_sigterm(), processes.told({**resources.ONE_THREAD, **_tries(address)}):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-        raise UsageError(f"--address {address}: {error}") from None
+        raise UsageError(f"--address {address}: {error}{_perhaps(address)}") from None
     except OSError as error:  # a socket's name has room for 107 bytes
         if "AF_UNIX" not in str(error):
             raise
         raise UsageError(f"TMPDIR: its name is too long for Ray's sockets ({error}).") from None
+
+
+def _perhaps(address: str) -> str:
+    """What it usually is."""
+    found = " If a Ray is there, its token is another: RAY_AUTH_MODE and RAY_AUTH_TOKEN are the same on every machine."
+    return found + (" `auto` may have met another Ray of this machine: give HOST:PORT." if address == "auto" else "")
 
 
 def _tries(address: str) -> Mapping[str, str]:
