@@ -70,6 +70,8 @@ TESTED: dict[str, list[str]] = {
     ],
     "python -m absld_search.run teacher_choice --dry-run": [DRY],
     "python -m absld_search.run temperature_lr --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
+    "python -m absld_search.run absld --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
+    "python -m absld_search.run teacher_choice --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run transfer_of_settings --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run controls --reuse": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run methods --seeds 3": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
