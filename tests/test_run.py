@@ -50,6 +50,7 @@ REFUSALS = [
     (["ablation_dual_temps", "--study", "a" * 65], "1 to 64 letters"),
     (["ablation_dual_temps", "--study", "a\nb"], "1 to 64 letters"),
     (["ablation_dual_temps", "--sampler", "tpee"], "Did you mean 'tpe'"),
+    (["ablation_dual_temps", "--storage", "postgres://me@here/x"], "Did you mean 'postgresql+psycopg'"),
     (["ablation_dual_temps", "--storage", "no-url"], "--storage: the database cannot be opened"),
     (["ablation_dual_temps", "--workload", "cifar10", "--data-dir", "/nowhere"], "/nowhere"),
     (["ablation_dual_temps", "--address", "127.0.0.1:9"], "nothing answers there"),

@@ -17,7 +17,7 @@ from absld_search.core.store import Store
 from absld_search.search import answering, costs, database, resources
 from absld_search.search import ledger as ledgers
 from absld_search.search.plan import Arm, Plan, Request
-from absld_search.words import Away, UsageError, masked
+from absld_search.words import Away, UsageError, masked, unknown
 
 VERDICTS = 2_000_000  # bytes of one training's tables: tens of thousands of images, compressed, and its log
 ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and Ray's own
@@ -248,6 +248,8 @@ def check_storage(plan: Plan) -> None:
         with engine.connect() as connection:
             _check_whole(plan, connection)
             there = sa.inspect(engine).has_table("absld_facts")
+    except sa.exc.NoSuchModuleError:
+        raise unknown("--storage: the kind of database", made.drivername, ("sqlite", "postgresql+psycopg")) from None
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         reason = masked(str(error).splitlines()[0])
         if isinstance(error, sa.exc.OperationalError) and not url.startswith("sqlite") and _begun(plan):
