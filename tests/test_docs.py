@@ -70,6 +70,8 @@ TESTED: dict[str, list[str]] = {
     ],
     "python -m absld_search.run teacher_choice --dry-run": [DRY],
     "python -m absld_search.run temperature_lr --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
+    "python -m absld_search.run fair_teacher --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
+    "python -m absld_search.run temperature_bounds --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run absld --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run teacher_choice --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
     "python -m absld_search.run transfer_of_settings --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
