@@ -148,9 +148,8 @@ def _draw_temperatures(
     order: NDArray[np.int64],
     colours: Colormap,
 ) -> None:
-    shown = [(curves[index], colours(rank)) for rank, index in enumerate(order) if index in curves]
-    lines = [line for line, _ in shown]
-    shades = [shade for _, shade in shown]
+    shown = {index: colours(rank) for rank, index in enumerate(order) if index in curves}
+    lines, shades = [curves[index] for index in shown], list(shown.values())
     # All of them as one artist: a picture each would cost seconds with a hundred classes.
     axes.add_collection(LineCollection(lines, colors=shades, linewidths=1.4, rasterized=len(lines) > MANY_CURVES))
     axes.autoscale_view()

@@ -40,6 +40,7 @@ DRY, TRAINED, READ, MAKE = (
     f"{HERE}test_make_targets_call_what_the_pages_say",
 )
 INSTALLED = f"{HERE}test_every_option_and_module_that_the_pages_show_exists"  # that the extra is there to install
+SMOKE, TRAINED_ALL = (f"tests/test_smoke_all.py::test_{name}" for name in ("smoke", "trained"))
 WHOLE = "tests/test_run.py::test_everything_is_there"  # the same command with --smoke, through Ray and all
 STUDY = "runs/ablation_dual_temps-digits"
 
@@ -69,12 +70,12 @@ TESTED: dict[str, list[str]] = {
         "tests/test_smoke_all.py::test_smoke_with_rungs_a_race_and_another_studys_trainings",
     ],
     "python -m absld_search.run teacher_choice --dry-run": [DRY],
-    "python -m absld_search.run temperature_lr --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
-    "python -m absld_search.run fair_teacher --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
-    "python -m absld_search.run temperature_bounds --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
-    "python -m absld_search.run absld --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
-    "python -m absld_search.run teacher_choice --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
-    "python -m absld_search.run transfer_of_settings --reuse": [DRY, "tests/test_smoke_all.py::test_trained"],
+    "python -m absld_search.run temperature_lr --reuse": [DRY, TRAINED_ALL],
+    "python -m absld_search.run fair_teacher --reuse": [DRY, SMOKE],
+    "python -m absld_search.run temperature_bounds --reuse": [DRY, TRAINED_ALL],
+    "python -m absld_search.run absld --reuse": [DRY, TRAINED_ALL],
+    "python -m absld_search.run teacher_choice --reuse": [DRY, TRAINED_ALL],
+    "python -m absld_search.run transfer_of_settings --reuse": [DRY, SMOKE],
     "python -m absld_search.run controls --reuse": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run methods --seeds 3": [DRY, "tests/test_methods_docs.py::test_every_arm_trains"],
     "python -m absld_search.run ablation_dual_temps --workload cifar10 --dry-run": [

@@ -38,7 +38,9 @@ def join(address: str, more: Mapping[str, Any]) -> None:
 
 
 def _perhaps(address: str) -> str:
-    """What it usually is."""
+    """What it usually is, where a Ray was to be there."""
+    if address == "local":
+        return ""
     found = " If a Ray is there, its token is another: RAY_AUTH_MODE and RAY_AUTH_TOKEN are the same on every machine."
     return found + (" `auto` may have met another Ray of this machine: give HOST:PORT." if address == "auto" else "")
 

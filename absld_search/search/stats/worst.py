@@ -38,8 +38,8 @@ def debiased_worst(class_accuracy: Any, n: Any) -> Array:
     bias = expected_minimum(assumed, np.sqrt(binomial_variance(assumed, n))) - assumed.min(axis=-1)
     # At 0 the cut lifts the expectation instead: there is nothing to correct. And no worst class is better than all
     # are on average: where classes seem more alike than chance allows, that bound has less error than the correction.
-    share = np.broadcast_to(n, accuracy.shape[-1:]) / np.broadcast_to(n, accuracy.shape[-1:]).sum()
-    average = np.minimum(accuracy.mean(axis=-1), accuracy @ share)
+    weights = np.broadcast_to(n, accuracy.shape[-1:])
+    average = np.minimum(accuracy.mean(axis=-1), accuracy @ (weights / weights.sum()))
     return np.asarray(np.minimum(accuracy.min(axis=-1) - np.minimum(bias, 0), average))
 
 
