@@ -165,7 +165,8 @@ def test_every_seed_gives_the_same_start_to_every_arm(tmp_path: Path) -> None:
     assert orders[0] == orders[1] != [b.index.tolist() for b in train.batches(100, 7, 2)]
 
 
-def test_teacher_is_trained_once_and_retrained_when_damaged() -> None:
+def test_teacher_is_trained_once_and_retrained_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path))  # where no test before this one has trained it
     setting, said, passed = workload(SMOKE), [], []
     file = teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append, passing=passed.append)
     teacher_making.ensure_teacher(setting, "sat-narrow", "cpu", said.append, passing=passed.append)
