@@ -27,6 +27,7 @@ from absld_search.workloads import workload as named
 @click.option("--smoke", is_flag=True, help="Tiny everything, the same path through the code; proves the installation.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would run, create nothing.")
 @click.option("--print-config", is_flag=True, help="The resolved plan as JSON; create nothing.")
+@click.option("--arms", default="", metavar="ARM,ARM,...", help="Only these of the space's; others can be added later.")
 @click.option("--trials", type=int, help="Configurations in each arm that has something to tune.")
 @click.option("--seeds", type=int, help="Fresh seeds with which each arm's choice is confirmed on test.  [default: 8]")
 @click.option("--search-seeds", type=int, default=1, show_default=True, help="Seeds of each configuration in search.")
@@ -216,6 +217,7 @@ def _request(entry: catalog.Entry, **words: Any) -> Any:
         words["seeds"] = 2 if words["seeds"] is None else words["seeds"]
     for folder in ("data_dir", "teacher_dir"):
         words[folder] = str(words[folder].absolute())
+    words["arms"] = tuple(filter(None, map(str.strip, words["arms"].split(","))))
     words["constraints"] = tuple(words["constraints"])
     words["set"] = dict(pair(text) for text in words.pop("set_"))
     words["storage"] = words["storage"] or sqlite_url(out / study / "study.db")

@@ -129,7 +129,7 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     setting = workload(request.workload)
     objectives = _objectives(space, setting)
     trials = _trials(request, setting)
-    arms = tuple(_arm(space, name, request, setting, trials) for name in space.arms)
+    arms = tuple(_arm(space, name, request, setting, trials) for name in _named(request, space))
     confirm = range(CONFIRM_SEEDS_FROM, CONFIRM_SEEDS_FROM + (8 if request.seeds is None else request.seeds))
     sampler = samplers.require(request.sampler or setting.sampler)
     stopping = require_known("--stopping", request.stopping, scheduler.STOPPING)
@@ -155,6 +155,12 @@ def _objectives(space: SearchSpace, setting: Workload) -> dict[str, str]:
         if metrics.NAMES[name] != direction:
             raise UsageError(f"objectives: {name} is better at its {metrics.NAMES[name]}, not its {direction}.")
     return dict(space.objectives)
+
+
+def _named(request: Request, space: SearchSpace) -> list[str]:
+    """The arms that are asked for, in the space's order: its first is what the others are compared with."""
+    wanted = {require_known("--arms", name, space.arms) for name in request.arms}
+    return [name for name in space.arms if not wanted or name in wanted]
 
 
 def _trials(request: Request, setting: Workload) -> int:

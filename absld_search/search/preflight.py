@@ -321,7 +321,7 @@ def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
     for name, fingerprint in stored.items():
         if name not in arms:
             raise Differs(
-                f"study {plan.request.study!r} has an arm {name!r} that the space has no more. Arms can be added, not "
+                f"study {plan.request.study!r} has an arm {name!r} that {_without(plan)}. Arms can be added, not "
                 "removed or renamed: give another name with "
                 "--study, or fork it with --fork-study."
             )
@@ -329,6 +329,10 @@ def check_fingerprints(plan: Plan, engine: sa.Engine) -> None:
     for arm in plan.arms:
         with engine.connect() as connection:
             _check_rungs(plan, arm, ledgers.read_facts(connection, plan.request.study, f"rung:{arm.name}:"))
+
+
+def _without(plan: Plan) -> str:
+    return "--arms leaves out" if plan.request.arms else "the space has no more"
 
 
 def _check_rungs(plan: Plan, arm: Arm, known: dict[str, int]) -> None:

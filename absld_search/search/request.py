@@ -21,6 +21,7 @@ class Request:
     out: Path
     storage: str
     tracking_uri: str
+    arms: tuple[str, ...] = ()  # of the space's; none named: all
     trials: int | None = None
     seeds: int | None = None
     search_seeds: int = 1

@@ -434,6 +434,24 @@ def test_an_arm_can_be_added_but_not_removed(tmp_path: Path) -> None:
         check(plan(tmp_path, space=fewer))
 
 
+def test_some_arms_of_a_space_are_asked_first_and_the_others_later(tmp_path: Path) -> None:
+    some = open_queue(plan(tmp_path, arms=("rslad",)))
+    drain(some)
+    assert {trial["arm"] for trial in some.ledger.trials()} == {"rslad"}
+    before = {row["training"] for row in some.ledger.trainings()}
+    made = plan(tmp_path, arms=("rslad", "dual"))
+    assert [arm.name for arm in made.arms] == ["dual", "rslad"], "in the order of the space"
+    check(made)
+    whole = open_queue(made)
+    drain(whole)
+    rows = whole.ledger.trainings()
+    assert before < {row["training"] for row in rows} and all(row["attempts"] == 1 for row in rows), "nothing twice"
+    with pytest.raises(UsageError, match="arm 'dual' that --arms leaves out"):
+        check(plan(tmp_path, arms=("rslad",)))
+    with pytest.raises(UsageError, match="--arms 'rsald' is unknown. Did you mean 'rslad'"):
+        plan(tmp_path, arms=("rsald",))
+
+
 def test_teachers_that_a_study_can_ask_for(tmp_path: Path) -> None:
     assert plan(tmp_path).teachers() == ["trades-wide"]
     every = SearchSpace(fixed={}, arms={"one": {}}, tuned={"teacher": Teachers()})
