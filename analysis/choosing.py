@@ -15,6 +15,7 @@ from absld_search.words import UsageError, require_known
 from analysis import pairs, standing
 from analysis.answer import Answer, answer
 from analysis.confirmed import headline
+from analysis.loading import words_of
 
 SAME = ("workload", "objectives", "classes", "eps", "confirm_seeds")  # else numbers of studies are no match
 
@@ -133,7 +134,7 @@ def _joint(trials: pa.Table, objectives: Mapping[str, str]) -> pa.Table:
 def _named(tables: Tables) -> Tables:
     """The tables with each arm and trial named after its study, and what only this study fixed in its arms' words."""
     study, facts = tables.facts["study"], tables.facts
-    words = {arm: {**facts.get("fixed", {}), **facts.get("arm_words", {}).get(arm, {})} for arm in facts["arms"]}
+    words = {arm: words_of(facts, arm) for arm in facts["arms"]}
     changed = {
         "arms": [f"{study}/{arm}" for arm in facts["arms"]],
         "arm_words": {f"{study}/{arm}": found for arm, found in words.items()},

@@ -19,6 +19,7 @@ from absld_search.core.results import Tables
 from absld_search.search.palette import COLOURS
 from analysis.confirmed import Seed, confirm_trainings, confirmed, headline, split
 from analysis.drawing import attack_words, legend_below, look, new_figure, say_inside, styled
+from analysis.loading import words_of
 
 CLASSES_SHOWN = 20  # more bars than this cannot be read
 MANY_CURVES = 30  # in one panel; more go into a picture
@@ -89,8 +90,7 @@ def temperatures(tables: Tables) -> Figure | None:
 
 def _why_none(tables: Tables, arm: str, side: str) -> str:
     """What stands in a panel without curves."""
-    words = {**tables.facts.get("fixed", {}), **tables.facts.get("arm_words", {}).get(arm, {})}
-    if words.get("coupling") == "shared" and side == "clean":
+    if words_of(tables.facts, arm).get("coupling") == "shared" and side == "clean":
         return "the same as for\nadversarial labels"
     return "no temperatures here"
 

@@ -105,7 +105,7 @@ def _described(
         return found
     except OSError:
         facts = tables.facts
-        words = {**facts["fixed"], **facts["arm_words"][trial["arm"]], **json.loads(trial["params"])}
+        words = {**loading.words_of(facts, trial["arm"]), **json.loads(trial["params"])}
         confirmed = training["stage"] == "confirm"
         made = TrialConfig.from_words(words, facts["workload"], training["seed"], test=confirmed)
     if made.hash != training["config"]:

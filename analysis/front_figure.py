@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
-from absld_search.search.fronts import non_dominated
+from absld_search.search.fronts import non_dominated, signs
 from analysis import repeats
 from analysis.drawing import DRAWN_AS_PATHS, Array, axis_label, drawn, legend_below, look, new_figure, styled
 from analysis.sentences import in_per_cent
@@ -119,14 +119,14 @@ def attainment(by_seed: list[Array], directions: list[str]) -> tuple[Array, NDAr
     Not finite where a seed does not reach the level at all (Grunert da Fonseca et al., EMO 2001: the surface that k
     of n seeds attain is the k-th best along the first axis).
     """
-    signs = np.array([1.0 if way == "max" else -1.0 for way in directions])
-    gains = [values * signs for values in by_seed]
+    ways = signs(directions)
+    gains = [values * ways for values in by_seed]
     levels = np.unique(np.concatenate([values[:, 0] for values in gains]))
     reached = np.array(
         [[values[values[:, 0] >= level, 1].max(initial=-np.inf) for level in levels] for values in gains]
     )
-    order = np.argsort(levels * signs[0])
-    return levels[order] * signs[0], reached[:, order] * signs[1]
+    order = np.argsort(levels * ways[0])
+    return levels[order] * ways[0], reached[:, order] * ways[1]
 
 
 def _draw_confirmed(axes: Axes, tables: Tables) -> None:

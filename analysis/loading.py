@@ -48,6 +48,11 @@ def seconds_of(training: Mapping[str, Any]) -> float | None:
     return None if quick else found
 
 
+def words_of(facts: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    """What every training of an arm has: what all arms share, and its own words."""
+    return {**facts.get("fixed", {}), **facts.get("arm_words", {}).get(arm, {})}
+
+
 def judged_trainings(trainings: pa.Table) -> pa.Table:
     """Rows of the complete search and race trainings."""
     return trainings.filter(pc.field("stage").isin(JUDGED) & (pc.field("state") == "COMPLETE"))

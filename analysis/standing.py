@@ -145,8 +145,7 @@ def _on_new_images(
     moved = new_images.shifts(tables, {name: judged.get(configs[name], []) for name in gains}, racing.DRAWS)
     if moved is None:
         return {}
-    signs = np.array([1.0 if way == "max" else -1.0 for way in tables.facts["objectives"].values()])
-    return racing.front_probability(gains, noise, moved * signs)
+    return racing.front_probability(gains, noise, moved * fronts.signs(tables.facts["objectives"].values()))
 
 
 def _contenders(gains: dict[str, Array], raced: list[str]) -> dict[str, Array]:

@@ -16,7 +16,7 @@ import json
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -85,8 +85,11 @@ class StudyView:
         """
         frame = self.tables.trials.to_pandas()
         params = pd.DataFrame([json.loads(text) for text in frame.pop("params")], index=frame.index)
+        words = {arm: loading.words_of(self.tables.facts, arm) for arm in self.arms}
         for name in params:
-            kept = {arm: words[name] for arm in self.arms if name in (words := self._words(arm))}
+            kept = {
+                arm: words[name] for arm in self.arms if name in (words := loading.words_of(self.tables.facts, arm))
+            }
             params[name] = params[name].where(params[name].notna(), frame["arm"].map(kept))
         frame = frame.rename(columns={f"objective/{name}": name for name in self.objectives})
         return pd.concat([frame, params.drop(columns=[c for c in params if c in frame])], axis=1)
@@ -179,11 +182,6 @@ class StudyView:
         from analysis import figures
 
         return figures.temperatures(self.tables)
-
-    def _words(self, arm: str) -> dict[str, Any]:
-        """What an arm keeps, of its own and in common with the others."""
-        facts = self.tables.facts
-        return {**facts.get("fixed", {}), **facts.get("arm_words", {}).get(arm, {})}
 
     def _arm(self, what: str, name: str) -> str:
         return require_known(what, name, self.arms)

@@ -6,7 +6,7 @@ objective.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,4 +189,9 @@ def _gains(values: Any, directions: Sequence[str]) -> Array:
     gains = gains.reshape(0, len(directions)) if gains.size == 0 else gains
     if gains.ndim != 2 or gains.shape[1] != len(directions):
         raise ValueError(f"values of shape {gains.shape} do not match {len(directions)} directions")
-    return gains * np.array([1.0 if direction == "max" else -1.0 for direction in directions])
+    return gains * signs(directions)
+
+
+def signs(directions: Iterable[str]) -> NDArray[np.float64]:
+    """(m,): what makes more of every objective better; 1 for "max", -1 for "min"."""
+    return np.array([1.0 if direction == "max" else -1.0 for direction in directions])

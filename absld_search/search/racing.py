@@ -41,7 +41,7 @@ def samples(
     stages: Iterable[str],
 ) -> Samples:  # fmt: skip
     """Of the COMPLETE trials, from the trainings of these stages."""
-    signs = np.array([1.0 if way == "max" else -1.0 for way in objectives.values()])
+    signs = fronts.signs(objectives.values())
     by_config: dict[str, list[Mapping[str, Any]]] = {}
     for row in trainings:
         if row["stage"] in stages:
