@@ -89,8 +89,7 @@ class SharedTrainer(Trainer):
 
     def _batches(self, method: Method, number: int) -> ClassMeans:
         means = super()._batches(method, number)
-        for total in (means.count, *(means.sums[name] for name in sorted(means.sums))):
-            dist.all_reduce(total)
+        means.sum_over_processes()
         for place in self.watch.first.values():  # all end, or none: nobody waits for one that has stopped
             dist.all_reduce(place, dist.ReduceOp.MIN)
         return means

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -119,6 +120,27 @@ class ClassMeans:
         for name, values in per_sample.items():
             total = self.sums.setdefault(name, torch.zeros_like(self.count))
             total.index_add_(0, y, values.detach().to(torch.float64))
+
+    def merge(self, other: ClassMeans) -> None:
+        """Take in what another has seen."""
+        self.count += other.count
+        for name, total in other.sums.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(total)) + total
+
+    def sum_over_processes(self) -> None:
+        """Of what every process of one training has seen its part: all then have the whole."""
+        if dist.is_available() and dist.is_initialized():
+            for total in (self.count, *(self.sums[name] for name in sorted(self.sums))):
+                dist.all_reduce(total)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of what was taken in."""
+        return {"": self.count.clone(), **{name: total.clone() for name, total in self.sums.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        found = {name: total.to(self.device).clone() for name, total in state.items()}
+        self.count, self.sums = found.pop(""), found
 
     def means(self) -> dict[str, Tensor]:
         """{signal: (C,)} in float64; nan for a class without a sample."""

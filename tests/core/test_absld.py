@@ -293,15 +293,17 @@ def test_how_often_temperatures_move(unit: str, every: int, moves: list[int]) ->
     assert found == moves
 
 
-def test_temperatures_can_move_every_few_steps() -> None:
-    method, seen = zoo.ready("absld", update_unit="step", update_every=2), []
-    for seed in range(4):
+def test_temperatures_can_move_every_few_iterations() -> None:
+    method, seen = zoo.ready("absld", update_unit="iteration", update_every=3), []
+    for seed in range(6):
+        if seed % 2 == 0:  # epochs of two iterations: shorter than the way from one move to the next
+            method.start_epoch(Epoch(1 + seed // 2, 3, 1.0))
         before = method.tau_adv
         stepped(method, images(24, 10, seed=seed))
         seen.append(not torch.equal(before, method.tau_adv))
-    assert seen == [False, True, False, True]
+    assert seen == [False, False, True, False, False, True]
     with pytest.raises(UsageError, match="monitor_ce"):
-        ABSLD(update_unit="step", risk_signal="monitor_ce")
+        ABSLD(update_unit="iteration", risk_signal="monitor_ce")
 
 
 def test_labels_without_a_teacher() -> None:
@@ -345,7 +347,8 @@ def test_no_teacher_is_asked_where_none_is_needed(source: str) -> None:
     {"direction": "smooth_hard"}, {"update_normaliser": "std"}, {"update_normaliser": "sign"},
     {"update_normaliser": "log_proportional"}, {"risk_signal": "kl"}, {"risk_signal": "robust_error"},
     {"risk_signal": "monitor_ce"}, {"risk_signal": "kappa"}, {"risk_aggregation": "sum"},
-    {"risk_aggregation": "ema", "risk_ema_decay": 0.5}, {"update_every": 2}, {"update_unit": "step"},
+    {"risk_aggregation": "ema", "risk_ema_decay": 0.5}, {"update_every": 2}, {"update_unit": "iteration"},
+    {"update_unit": "iteration", "update_every": 3},
     {"update_unit": "once", "update_every": 2}, {"released": True},
 ], ids=str)  # fmt: skip
 def test_every_factor_changes_the_training_and_resumes(words: dict[str, Any]) -> None:

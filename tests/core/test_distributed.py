@@ -22,7 +22,8 @@ from absld_search.words import UsageError
 from tests.core.zoo import small
 
 SCHEDULE = Schedule(2, 64, 0.2, 0.9, 2e-4, (0.5,), 0.1)  # the last batch of 200 has 8
-CASES = [(name, norm) for name in distributed.METHODS for norm in (False, True)]
+OFTEN = "absld-often"  # temperatures move every third iteration, of four in an epoch
+CASES = [(name, norm) for name in (*distributed.METHODS, OFTEN) for norm in (False, True)]
 
 
 def without_batch_norm(model: nn.Module) -> nn.Module:
@@ -37,7 +38,9 @@ def made(kind: type[Trainer], name: str, norm: bool) -> Trainer:
     train = small()
     train = Split(train.images.double(), train.labels, train.ids, 10)
     student = models.build("cnn-4", 10, 1, seed=0).double()
-    method = METHODS[name](eps=0.1, step_size=0.05, num_steps=2, attack_start="uniform" if norm else "gaussian")
+    words = {"update_unit": "iteration", "update_every": 3} if name == OFTEN else {}
+    start = "uniform" if norm else "gaussian"
+    method = METHODS[name.removesuffix("-often")](eps=0.1, step_size=0.05, num_steps=2, attack_start=start, **words)
     asked = {"robust": teachers.Network(models.build("cnn-12", 10, 1, seed=5).double())}
     return kind(student if norm else without_batch_norm(student), method, asked, train, SCHEDULE, 3)
 

@@ -56,15 +56,11 @@ class ABSLD(ABSLDFactors):
         self.order = permutation(num_classes, self.permutation_seed).to(device)
         self.smoothed = torch.full((2, num_classes), float("nan"), dtype=torch.float64, device=device)
         self.self_teacher = SelfTeacher(self.self_decay)
-        self._start_window(1.0)
-
-    def _start_window(self, lr_scale: float) -> None:
-        self.lr_scale, self.steps = lr_scale, 0
-        self.window = ClassMeans(self.num_classes, self.device)
+        self.lr_scale, self.window, self.seen = 1.0, ClassMeans(num_classes, device), 0
 
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         super().start_epoch(epoch, class_means)
-        self._start_window(epoch.lr_scale)
+        self.lr_scale = epoch.lr_scale
         if class_means is not None and epoch.number > 1 and self.due(epoch.number - 1):
             self._update(class_means, epoch.lr_scale)
 
@@ -103,14 +99,20 @@ class ABSLD(ABSLDFactors):
         return soft_labels(teacher_logits, adv), soft_labels(teacher_logits, clean)
 
     def _count(self, y: Tensor, found: dict[str, Tensor]) -> None:
-        """Where temperatures move every few steps: gather risks, and move when it is time."""
-        if self.update_unit != "step":
+        """Where temperatures move every few iterations: gather risks, and move when it is time.
+
+        Epochs are no boundary: a workload may have fewer iterations in one than lie between two moves.
+        """
+        if self.update_unit != "iteration":
             return
-        self.window.add(y, found)
-        self.steps += 1
-        if self.steps % self.update_every == 0:
+        batch = ClassMeans(self.num_classes, self.device)
+        batch.add(y, found)
+        batch.sum_over_processes()
+        self.window.merge(batch)
+        self.seen += 1
+        if self.seen == self.update_every:
             self._update({**self.window.means(), "count": self.window.count}, self.lr_scale)
-            self.window = ClassMeans(self.num_classes, self.device)
+            self.window, self.seen = ClassMeans(self.num_classes, self.device), 0
 
     def end_epoch(self, class_means: Mapping[str, Tensor], epoch: Epoch) -> dict[str, Tensor]:
         rules = super().end_epoch(class_means, epoch)
@@ -141,10 +143,14 @@ class ABSLD(ABSLDFactors):
 
     def state_dict(self) -> dict[str, Any]:
         own = {"tau_adv": self.tau_adv, "tau_clean": self.tau_clean, "smoothed": self.smoothed}
-        return {**super().state_dict(), **own, "self_teacher": self.self_teacher.state_dict()}
+        since = {"seen": self.seen, "window": self.window.state_dict()}
+        return {**super().state_dict(), **own, **since, "self_teacher": self.self_teacher.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         for name in ("tau_adv", "tau_clean", "smoothed"):
             setattr(self, name, state[name].to(self.device))
+        if "window" in state:  # not in checkpoints of before 2026-12
+            self.seen = state["seen"]
+            self.window.load_state_dict(state["window"])
         self.self_teacher.load_state_dict(state["self_teacher"])

@@ -14,7 +14,7 @@ COUPLINGS = ("dual", "shared", "product", "adv_only", "clean_only", "mixed")
 SIGNALS = ("ce", "kl", "robust_error", "monitor_ce", "kappa")
 TARGETS = ("tempered", "teacher", "ce", "adaad", "trades")
 AGGREGATIONS = ("mean", "sum", "ema")
-UNITS = ("epoch", "step", "once")
+UNITS = ("epoch", "iteration", "once")
 
 
 @dataclass
@@ -35,7 +35,11 @@ class ABSLDFactors(ClassRules):
     risk_aggregation: str = knob("mean", options=AGGREGATIONS, doc="over the class's images; sum: the release")
     risk_ema_decay: float = knob(0.9, low=0, high=1, doc="of risk_aggregation=ema, per update")
     update_every: int = knob(1, low=1, doc="in units of update_unit")
-    update_unit: str = knob("epoch", options=UNITS, doc="once: after epoch `update_every` and never again")
+    update_unit: str = knob(
+        "epoch",
+        options=UNITS,
+        doc="iteration: batches, counted on through the epochs; once: after epoch `update_every` and never again",
+    )
     direction: str = knob("sharpen_hard", options=DIRECTIONS, doc="permuted: each class moved by another's risk")
     permutation_seed: int = knob(0, low=0, doc="of direction=permuted: which other class")
     manual_temperatures: str = knob("", doc="of direction=manual: one number a class, both sets, never moved")
@@ -56,8 +60,8 @@ class ABSLDFactors(ClassRules):
                 raise UsageError(f"{name} is {getattr(self, name):g}, outside its bounds {bounds}.")
         if self.attack_target == "adaad" and self.label_source != "teacher":
             raise UsageError("attack_target=adaad attacks the teacher too, so it needs label_source=teacher.")
-        if self.update_unit == "step" and self.risk_signal == "monitor_ce":
-            raise UsageError("risk_signal=monitor_ce is measured once an epoch, so update_unit can't be step.")
+        if self.update_unit == "iteration" and self.risk_signal == "monitor_ce":
+            raise UsageError("risk_signal=monitor_ce is measured once an epoch, so update_unit can't be iteration.")
         if (self.direction == "manual") != bool(self.manual_temperatures):
             raise UsageError("manual_temperatures and direction=manual need each other.")
 
@@ -78,4 +82,4 @@ class ABSLDFactors(ClassRules):
 
     def repeatable(self) -> bool:
         plain = (self.class_weights, self.class_margin, self.label_source) == ("none", "none", "teacher")
-        return plain and self.update_unit != "step"
+        return plain and self.update_unit != "iteration"
