@@ -49,6 +49,7 @@ from absld_search.workloads import workload as named
 @click.option("--gpu-hours", type=float, help="The same in hours of a GPU.")
 @click.option("--epochs-budget", type=int, help="The same in epochs.")
 @click.option("--reuse", is_flag=True, help="Take over equal trainings of other studies under --out.")
+@click.option("--retry-failed", is_flag=True, help="Train anew what has failed, when its cause is repaired.")
 @click.option("--deterministic", is_flag=True, help="The same bits every time on this machine; slower on a GPU.")
 @click.option("--data-dir", type=click.Path(path_type=Path), envvar="ABSLD_DATA_DIR", default=Path("data"),
               show_default=True, help="Where the workload's data set lies.")  # fmt: skip

@@ -22,6 +22,7 @@ def caveats(
         _fixed_caveat(facts),
         _selection_caveat(facts, rows),
         *_oracle_caveat(facts),
+        *_code_caveat(facts),
         *_seeds_caveat(rows, family),
         *_attack_caveat(facts, headline),
         *_images_caveat(seeds, headline.kind),
@@ -46,6 +47,14 @@ def _knee(facts: Mapping[str, Any]) -> str:
     named = str(facts.get("selection", "")).startswith("knee point")
     said = " The knee is the front's point nearest to the ideal corner, each objective scaled to the front's extent."
     return said if named else ""
+
+
+def _code_caveat(facts: Mapping[str, Any]) -> list[str]:
+    """Methods that were one code for some of the trainings and another for the rest."""
+    changed = [name for name, digests in facts.get("code", {}).items() if len(digests) > 1]
+    if not changed:
+        return []
+    return [f"The code of {' and '.join(sorted(changed))} changed while the study was made; its trainings are of both."]
 
 
 def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from absld_search import run, train
 from absld_search.core import data, datasets, models, results, teacher_making, trial
@@ -167,6 +167,36 @@ def test_other_data_under_the_same_study_are_refused(written: Path, tmp_path: Pa
     images, labels = files.random_images(6000, seed=1), files.labels_of(6000)
     with pytest.raises(UsageError, match="the data differ from those that study 's' began with"):
         begin(files.write_cifar10(tmp_path / "other", images, labels, 1000))
+
+
+ONE_ARM = '''"""Does it train?"""
+
+from absld_search.space import SearchSpace
+
+SPACE = SearchSpace(fixed={"method": "sat"}, arms={"only": {}})
+'''
+
+
+def test_refused_data_change_nothing_of_the_study(written: Path, tmp_path: Path) -> None:
+    """Neither its command nor what waits: the next look at it would advise the command that was refused."""
+    from absld_search.search.ledger import Ledger
+
+    def asked(place: Path, *words: str) -> Result:
+        space = tmp_path / "plain.py"
+        space.write_text(ONE_ARM)
+        where = ["--data-dir", str(place), "--out", str(tmp_path / "runs"), "--workload", "cifar10-micro", "--smoke"]
+        return CliRunner().invoke(run.main, [str(space), *where, *words])
+
+    first = asked(written, "--seeds", "1")
+    assert first.exit_code == 0, first.output
+    folder = tmp_path / "runs/plain-cifar10-micro-smoke"
+    before = (folder / "study.json").read_bytes()
+    images, labels = files.random_images(6000, seed=1), files.labels_of(6000)
+    refused = asked(files.write_cifar10(tmp_path / "other", images, labels, 1000), "--seeds", "2")
+    assert refused.exit_code == 2 and "the data differ" in refused.output, refused.output
+    assert (folder / "study.json").read_bytes() == before
+    rows = Ledger(f"sqlite:///{folder}/study.db", folder.name).trainings()
+    assert {row["state"] for row in rows} == {"COMPLETE"}, "nothing was queued"
 
 
 SHARING = """

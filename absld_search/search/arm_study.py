@@ -110,7 +110,7 @@ class ArmStudy:
         live = self.live.pop(number, None)
         trial = live or self._again(number)
         if trial is None:
-            return
+            return self._revive(number, values, violations or {})
         faults.at("optuna.before_tell")
         if values is None or not all(math.isfinite(value) for value in values.values()):
             return self._close(trial, TrialState.FAIL)
@@ -119,6 +119,13 @@ class ArmStudy:
             if name not in known:
                 trial.set_constraint(name, violation)
         self._close(trial, TrialState.COMPLETE, self._ordered(values))
+
+    def _revive(self, number: int, values: Mapping[str, float] | None, violations: Mapping[str, float]) -> None:
+        """A trial that was told to have failed, and has been trained anew since."""
+        told = self._told(number)
+        finite = values is not None and all(map(math.isfinite, values.values()))
+        if values is not None and finite and all(trial.state == TrialState.FAIL for trial in told):
+            self._tell_again(told[0], values, violations)
 
     @staticmethod
     def _close(trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
@@ -140,7 +147,7 @@ class ArmStudy:
         told = self._told(number)
         if not told[0].state.is_finished():  # another arm's training decided it before it was told anything
             self.tell(number, values, {**violations, BUDGET: lacks})
-        elif all(trial.constraints.get(BUDGET, 0.0) > lacks for trial in told):
+        elif all(trial.state == TrialState.FAIL or trial.constraints.get(BUDGET, 0.0) > lacks for trial in told):
             self._tell_again(told[0], values, {**violations, BUDGET: lacks})
 
     def correct(self, number: int, values: Mapping[str, float], violations: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from absld_search.core import data, logit_bank, teachers
 from absld_search.core.files import cache_folder
+from absld_search.core.methods import code
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
 from absld_search.search import preparing, teacher_copies
@@ -15,6 +16,10 @@ from absld_search.search.ledger import Ledger, as_json
 from absld_search.search.plan import Plan
 from absld_search.words import UsageError
 
+CHANGED = (
+    "warning  the code of method {0!r} has changed since this study began to train it: what was trained before is not "
+    "trained anew. Another --study, without --reuse, holds the new code alone"
+)
 WORTH_A_WORD = 10_000_000  # bytes
 
 
@@ -24,17 +29,41 @@ class Inputs:
     def __init__(self, plan: Plan, ledger: Ledger, say: Callable[[str], None], passing: Callable[[str], None]) -> None:
         self.plan, self.ledger, self.say, self.passing = plan, ledger, say, passing
 
+    def unchanged(self) -> None:
+        """The data that can be read are the study's: asked before anything of it is changed. Raises: UsageError."""
+        if self.ledger.known("data") is None:
+            return
+        try:
+            found = self._data()
+        except UsageError:
+            return  # what is finished is answered without its data; whoever trains says what is wrong with them
+        self._compare(found)
+
     def data(self) -> None:
         """The data are decoded before Ray starts, and are those that the study began with."""
+        self._compare(self._data())
         setting, where = self.plan.setting, self.plan.folders.data
-        found = data.facts(setting.dataset, setting.split, where)
-        stored = self.ledger.fact("data", found)
-        if stored != as_json(found):
+        for line in data.counted(setting.dataset, setting.split, where):
+            self.say(line)
+
+    def _data(self) -> dict[str, object]:
+        return data.facts(self.plan.setting.dataset, self.plan.setting.split, self.plan.folders.data)
+
+    def _compare(self, found: dict[str, object]) -> None:
+        if self.ledger.fact("data", found) != as_json(found):
             raise UsageError(
                 f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
             )
-        for line in data.counted(setting.dataset, setting.split, where):
-            self.say(line)
+
+    def code(self) -> None:
+        """Say which methods are other code than the one that began to train them in this study."""
+        for name in sorted({name for name, _ in self.plan.methods()}):
+            digest = code.of(name)
+            known = self.ledger.fact(f"code:{name}", [digest])
+            if digest not in known:
+                self.ledger.note(f"code:{name}", [*known, digest])
+            if len({*known, digest}) > 1:
+                self.say(CHANGED.format(name))
 
     def teachers(self) -> None:
         """Make or measure every teacher before Ray starts, so that no worker waits for another's."""

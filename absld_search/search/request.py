@@ -33,6 +33,7 @@ class Request:
     grace: int | None = None
     race: bool = False
     reuse: bool = False
+    retry_failed: bool = False
     deterministic: bool = False
     time_budget: float | None = None  # hours of training, of all arms together
     gpu_hours: float | None = None

@@ -76,7 +76,13 @@ class Reuse:
         ours = {name: self.ledger.known(f"teacher:{name}") for name in self.plan.teachers()}
         needed = {name: found["sha256"] for name, found in ours.items() if found}
         same = all(theirs.get(name) == known for name, known in needed.items() if name in theirs)
+        same = same and self._same_code(facts.get("code", {}))
         return same and bool(facts["data"]) and facts["data"] == as_json(self.ledger.known("data"))
+
+    def _same_code(self, theirs: Mapping[str, list[str]]) -> bool:
+        """Whether every method that both train is one code; of a study that wrote none down nobody knows."""
+        ours = {name: found[-1] for name, found in self.ledger.facts("code:").items()}
+        return all(theirs[name] == [digest] for name, digest in ours.items() if name in theirs)
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...
     def training_done(self, training: Row) -> None: ...

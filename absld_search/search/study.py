@@ -39,7 +39,7 @@ from absld_search.search.searcher import LedgerSearcher
 from absld_search.search.sending import Fetching
 from absld_search.search.tabling import Tabling
 from absld_search.search.worker import train
-from absld_search.words import Away, UsageError, masked
+from absld_search.words import Away, UsageError, counted, masked
 
 DONE, FAILED_SOME, HELD, INTERRUPTED = 0, 3, ownership.HELD, interruption.INTERRUPTED  # exit codes
 REPORTS_A_SECOND = 50  # of all trainings together: each costs the driver milliseconds, and decides nothing
@@ -61,15 +61,19 @@ class Study:
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
         self.inputs = Inputs(plan, self.ledger, self.progress.say, self.progress.passing)
+        if plan.request.retry_failed:
+            self._retry()
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
         """Do what is left; the exit code."""
+        self.inputs.unchanged()
         more = self.queue.ready()
         self.progress.resumed(more)
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
         if more:
+            self.inputs.code()
             tables.write_facts(self.plan, self.ledger)
             self.inputs.data()
             self.mirroring.open()
@@ -109,9 +113,22 @@ class Study:
         """`study.json` and `results/*.parquet`; a training whose stored results are gone is queued again."""
         for key in tables.write(self.plan, self.ledger):
             self.progress.say(f"the stored results of training {key} are damaged: it will be trained again")
-            shutil.rmtree(self.plan.folder / "trainings" / key, ignore_errors=True)
-            self.fetching.forget(key)
-            self.ledger.finish_training(key, state=WAITING, reason="", metrics=None)
+            self._anew(key)
+
+    def _anew(self, training: str) -> None:
+        """It waits again, as if nobody had begun it."""
+        shutil.rmtree(self.plan.folder / "trainings" / training, ignore_errors=True)
+        self.fetching.forget(training)
+        self.ledger.finish_training(training, state=WAITING, reason="", metrics=None, losses=0)
+
+    def _retry(self) -> None:
+        """What has failed waits again, and so do the trials that failed with it."""
+        failed = self.ledger.trainings(state=FAILED)
+        for row in failed:
+            self._anew(row["training"])
+        for trial in self.ledger.trials(state=FAILED):
+            self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
+        self.progress.say(f"{counted(len(failed), 'failed training')} to be trained anew")
 
     def publish(self, report: Path | None, description: str) -> None:
         """The report's files into MLflow, its Markdown as the description; a last chance to hear of everything.
@@ -130,6 +147,8 @@ class Study:
         lines += [f"front   {request.show.removesuffix(request.study)}{self.mirroring.mirror.experiment}"]
         if code == INTERRUPTED:
             lines += [*self._lost(), f"{self.queue.paused or 'interrupted'}: run the same command again to continue"]
+        if code == FAILED_SOME:
+            lines += ["failed trainings are kept as they are; with --retry-failed the same command trains them anew"]
         return "\n".join(lines)
 
     def _lost(self) -> list[str]:

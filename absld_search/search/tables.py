@@ -88,7 +88,12 @@ def write_facts(plan: Plan, ledger: Ledger, ended: bool = False) -> None:
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """What is known of data and teachers."""
     known = {name: ledger.known(f"teacher:{name}") for name in plan.teachers()}
-    return {"data": ledger.known("data"), "teachers": {name: found for name, found in known.items() if found}}
+    made_by = {"code": ledger.facts("code:")}
+    return {
+        "data": ledger.known("data"),
+        **made_by,
+        "teachers": {name: found for name, found in known.items() if found},
+    }
 
 
 def facts(plan: Plan) -> dict[str, Any]:

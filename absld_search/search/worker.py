@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from absld_search.words import Away, UsageError
 from absld_search.workloads import workload
 
 SAVED_SECONDS, SENT_SECONDS = "4", "60"  # between two checkpoints, and where each is sent to a store
+PACKAGE = Path(__file__).parents[1]
 NONE: Mapping[str, str] = {}
 ALONE = ({"CPU": 1.0, "GPU": 0.0},)  # one process, no GPU
 MACHINE = (OSError, UsageError, torch.distributed.DistError)
@@ -72,6 +74,8 @@ def train(
         return {"failed": str(error), **spent, "notes": notes}
     except Exception as error:
         blamed = _blamed(error)
+        if "failed" in blamed:
+            keep_traceback(place / config.key, error)
         seconds = time.monotonic() - began
         time.sleep(rest_seconds if "lost" in blamed else 0)
         return {**blamed, "notes": notes, "epochs": 0, "seconds": seconds}
@@ -92,7 +96,22 @@ def _blamed(error: Exception) -> dict[str, str]:
         return {"failed": why}
     said = str(error)
     lost = isinstance(error, MACHINE) or any(words in said for words in GONE) and "out of memory" not in said
-    return {"lost" if lost else "failed": f"{type(error).__name__}: {said}"}
+    return {"lost" if lost else "failed": f"{type(error).__name__}: {said}{_place(error)}"}
+
+
+def _place(error: Exception) -> str:
+    """Where in this program, or in a method that somebody has added to it, an error arose."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(frame.filename).parents]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+
+
+def keep_traceback(folder: Path, error: Exception) -> None:
+    """The whole of it, beside the log of the training that it ended."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        return  # the reason is in the ledger all the same
 
 
 class Reports:

@@ -25,6 +25,7 @@ from absld_search.search.plan import Plan
 from absld_search.search.preflight import check
 from absld_search.search.queue import Queue
 from absld_search.search.samplers import EXTRAS, SAMPLERS
+from absld_search.search.study import held
 from absld_search.space import Choice, LogUniform, SearchSpace, Teachers, Uniform
 from absld_search.words import UsageError
 from tests.search.requests import TAILS, TWO_ARMS, plan, pretend, request
@@ -423,6 +424,29 @@ def test_one_lost_seed_fails_the_trial(tmp_path: Path) -> None:
     drain(queue, lose={1})
     (trial,) = queue.ledger.trials(arm="dual")
     assert trial["state"] == FAILED and trial["objectives"] is None, "a mean over the survivors would flatter"
+
+
+@pytest.mark.parametrize("stopping", ["none", "mo-asha"])
+def test_what_failed_is_trained_anew_where_that_is_asked(tmp_path: Path, stopping: str) -> None:
+    words: dict[str, Any] = {"stopping": stopping, "set": {"epochs": "9"}}
+    drain(open_queue(plan(tmp_path, **words)), lose={1, 2, 4})
+    folders = tmp_path / "study/trainings"
+    with held(plan(tmp_path, **words)) as started:
+        assert not drain(started.queue), "what has failed stays so"
+        failed = [row["training"] for row in started.ledger.trainings(state=FAILED)]
+    assert len(failed) == 3
+    (folders / failed[0]).mkdir(parents=True)
+    with held(plan(tmp_path, retry_failed=True, **words)) as started:
+        assert not (folders / failed[0]).exists(), "begun anew, and not gone on with"
+        again = [row["training"] for row in drain(started.queue)]
+        assert again[: len(failed)] == failed, "before anything new"
+        assert not started.ledger.trainings(state=FAILED) and not started.ledger.trials(state=FAILED)
+        for trial in started.ledger.trials():
+            study = started.queue.studies[trial["arm"]]
+            told = [one for one in study._told(trial["number"]) if one.values is not None]
+            assert told, "Optuna knows its values"
+            if trial["objectives"]:
+                assert told[-1].values == study._ordered(trial["objectives"])
 
 
 def test_an_arm_can_be_added_but_not_removed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from absld_search.core.methods.absld import ABSLD
 from absld_search.core.records import EpochLog
 from absld_search.core.store import Store
 from absld_search.search import sending, wire, worker
@@ -51,6 +52,17 @@ def test_a_machine_without_its_gpu_has_lost_the_training(tmp_path: Path, monkeyp
     monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))  # no teacher there: its training is the first to ask
     found = trained(tmp_path, device="cuda")
     assert "lost" in found and "failed" not in found, found
+
+
+def test_a_fault_in_a_methods_code_is_said_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: ABSLD, y: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
+        found["adv_error"]
+
+    monkeypatch.setattr(ABSLD, "_count", wrong)
+    found = trained(tmp_path)
+    assert found["failed"].startswith("KeyError: 'adv_error' (absld.py:") and found["failed"].endswith(", in step)")
+    (told,) = (tmp_path / "trainings").glob("*/error.txt")
+    assert told.read_text().rstrip().endswith("KeyError: 'adv_error'") and "in wrong" in told.read_text()
 
 
 def test_a_store_that_is_away_pauses_the_study_and_nobody_is_blamed(tmp_path: Path, rested: list[float]) -> None:
