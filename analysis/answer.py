@@ -19,6 +19,7 @@ from absld_search.search import stats
 from analysis import evidence, standing
 from analysis.caveats import caveats
 from analysis.confirmed import SEARCHED, Headline, Seed, chosen, confirm_trainings, confirmed, headline_of
+from analysis.doubts import doubts
 from analysis.sentences import choices_of, measured_under, verdicts_of
 from analysis.verdicts import Verdicts, verdicts
 
@@ -140,7 +141,7 @@ def answer(tables: Tables, comparisons: list[Comparison] | None = None, family: 
         power=evidence.power(arms[0], worst, on_test, family),
         teachers=dict(facts.get("teachers", {})),
         headline=headline,
-        notices=standing.notices(tables),
+        notices=[*standing.notices(tables), *doubts(tables, seeds)],
     )
 
 

@@ -168,3 +168,23 @@ def test_no_axis_of_accuracies_goes_below_nothing(tmp_path: Path) -> None:
     axes = figures.drawn(found)["pareto_front"].axes[0]
     assert 0 == axes.get_ylim()[0] < 100 * min(worst) and axes.get_xlim()[0] >= 0
     assert all(axes.get_ylim()[0] >= 0 for axes in figures.drawn(found)["spending"].axes)
+
+
+def test_an_arm_in_which_nothing_has_an_effect_is_said(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", {"dual": 0.0, "often": -0.05}, trials=6, seeds=2)
+    assert not answer.answer(results.load(folder)).notices
+    trials = pq.read_table(folder / "results/trials.parquet")
+    same = pa.array([0.5 if arm == "often" and state == "COMPLETE" else value for arm, state, value in zip(
+        trials["arm"].to_pylist(), trials["state"].to_pylist(),
+        trials["objective/robust_accuracy"].to_pylist(), strict=True)])  # fmt: skip
+    for name in ("robust_accuracy", "worst_class_robust_accuracy"):
+        place = trials.column_names.index(f"objective/{name}")
+        trials = trials.set_column(place, trials.schema.field(place), same)
+    pq.write_table(trials, folder / "results/trials.parquet")
+    (said,) = answer.answer(results.load(folder)).notices
+    assert said.startswith("Arm often: its trials, at 5 different settings, have the same values to the last digit")
+
+
+def test_a_study_on_the_floor_is_said(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", HOPELESS, seeds=3, trials=4)
+    assert any("every confirm training is at 0" in said for said in answer.answer(results.load(folder)).notices)
