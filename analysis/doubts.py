@@ -22,8 +22,8 @@ def _without_effect(tables: Tables) -> list[str]:
         settings, values = {row["params"] for row in own}, {tuple(row[name] for name in names) for row in own}
         if len(settings) >= FEWEST and len(values) == 1:
             found.append(
-                f"Arm {arm}: its trials, at {len(settings)} different settings, have the same values to the last digit: "
-                "what is searched there does nothing. Look into it before you believe the arm."
+                f"Arm {arm}: its trials, at {len(settings)} different settings, have the same values to the last "
+                "digit: what is searched there does nothing. Look into it before you believe the arm."
             )
     return found
 
