@@ -25,7 +25,7 @@ class _Worded:
     """What is written with keywords; a wrong one is told before a dataclass's own TypeError, which names no other."""
 
     def __new__(cls, *_: object, **words: object) -> Self:
-        known = [each.name for each in fields(cls)] if is_dataclass(cls) else []
+        known: list[str] = [each.name for each in fields(cls)] if is_dataclass(cls) else []
         for word in words:
             require_known(f"{cls.__name__}: field", word, known)
         return super().__new__(cls)

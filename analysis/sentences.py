@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from absld_search.core.metrics import KINDS, form_of, kind_of
+from absld_search.core.metrics import KINDS, form_of, is_fraction, kind_of
 from absld_search.search import stats
 from analysis.confirmed import SEARCHED, Headline, plain_name, short_name
 
@@ -45,7 +45,7 @@ def measured_under(headline: Headline) -> str:
 
 def in_per_cent(measure: str) -> bool:
     """Whether a measure is a fraction that is shown in per cent."""
-    return measure.endswith(("_accuracy", "_cvar", "_softmin"))
+    return is_fraction(measure)
 
 
 def verdicts_of(rows: list["Row"], comparisons: list["Comparison"], kind: str) -> list[str]:

@@ -88,6 +88,9 @@ def test_own_space_file(tmp_path: Path) -> None:
     own.write_text("SPACE = 3")
     with pytest.raises(UsageError, match="defines no SPACE"):
         catalog.load(str(own))
+    own.write_text('from absld_search.space import SearchSpace\nSPACE = SearchSpace(arms={"a": {}})\n')
+    with pytest.raises(UsageError, match=f"{own} asks nothing"):
+        catalog.load(str(own))
     own.write_text("1 / 0")
     with pytest.raises(UsageError, match="ZeroDivisionError"):
         catalog.load(str(own))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from absld_search.core.metrics import is_fraction
 from absld_search.words import UsageError, number, require_known
 
 FORM = re.compile(r"(>=|<=)\s*(\S+)")
@@ -33,7 +34,11 @@ def parse(name: str, words: str, measured: Iterable[str]) -> Constraint:
     match = FORM.fullmatch(words.strip())
     if not match:
         raise UsageError(f"constraint {name}: {words!r} must read '>= NUMBER' or '<= NUMBER'.")
-    return Constraint(name, match[1], number(f"constraint {name}", match[2]))
+    bound = number(f"constraint {name}", match[2])
+    if is_fraction(name) and not 0 <= bound <= 1:
+        hint = f"; did you mean {bound / 100:g}?" if 1 < bound <= 100 else "."
+        raise UsageError(f"constraint {name}: {bound:g} is not from 0 to 1: accuracies are fractions{hint}")
+    return Constraint(name, match[1], bound)
 
 
 def from_flag(text: str) -> tuple[str, str]:

@@ -422,9 +422,12 @@ def test_words_of_stopping_and_constraints_are_checked(tmp_path: Path) -> None:
         (dict(constraints=("clean_acuracy >= 0.8",)), "Did you mean 'clean_accuracy'"),
         (dict(constraints=("clean_accuracy > 0.8",)), "must read"),
         (dict(constraints=("clean_accuracy >= high",)), "must be a number"),
+        (dict(constraints=("clean_accuracy >= 50",)), "constraint clean_accuracy: .*fractions; did you mean 0.5?"),
+        (dict(constraints=("robust_cvar <= -1",)), "-1 is not from 0 to 1: accuracies are fractions"),
     ):
         with pytest.raises(UsageError, match=message):
             plan(tmp_path, **words)
+    assert plan(tmp_path, constraints=("robust_nsd <= 1.5",)).constraints[0].bound == 1.5
     tuned = SearchSpace(fixed={}, arms={"one": {}}, tuned={"epochs": LogUniform(2, 9)})
     with pytest.raises(UsageError, match="epochs"):
         plan(tmp_path, space=tuned, stopping="asha")
