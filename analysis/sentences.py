@@ -30,6 +30,12 @@ def in_full(measure: str) -> str:
     return f"{name} under {plain_name(kind)}"
 
 
+def limit(constraint: str) -> str:
+    """A constraint in plain words: "clean accuracy >= 0.8"."""
+    name, _, bound = constraint.partition(" ")
+    return f"{plain(name)} {bound}"
+
+
 def attack_label(kind: str) -> str:
     """An attack's name where there is little room; the search's by its own name, which the tables call robust."""
     return plain_name(kind) if kind == SEARCHED else short_name(kind)

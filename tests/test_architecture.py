@@ -222,6 +222,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "words",
             "core.files",
             "search.fronts",
+            "search.constraints",
             "search.palette",
             "search.racing",
             "search.stats.",

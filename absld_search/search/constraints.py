@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from absld_search.core.metrics import is_fraction
 from absld_search.words import UsageError, number, require_known
 
 FORM = re.compile(r"(>=|<=)\s*(\S+)")
+REASON = re.compile(r"infeasible: (\w+ (>=|<=) \S+) \((\S+)\)")  # as `broken` says it
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,16 @@ def broken(constraints: Iterable[Constraint], metrics: Mapping[str, float]) -> s
     found = violations(constraints, metrics)
     return "; ".join(f"infeasible: {each} ({metrics.get(each.name, float('nan')):.4g})" for each in constraints
                      if found[each.name] > 0)  # fmt: skip
+
+
+def shortfalls(reasons: Iterable[str]) -> dict[str, tuple[int, float | None]]:
+    """{constraint: (how many break it, the value of the one that came nearest)} of what `broken` said of trials.
+
+    None: it was measured in none of them.
+    """
+    values: dict[str, list[float]] = {}
+    nearest = {}
+    for said, sign, value in (found for reason in reasons for found in REASON.findall(reason)):
+        values.setdefault(said, []).append(float(value))
+        nearest[said] = max if sign == ">=" else min
+    return {said: (len(of), nearest[said](filter(math.isfinite, of), default=None)) for said, of in values.items()}

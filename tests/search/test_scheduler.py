@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from absld_search.search import choices, describe, fronts, scheduler
+from absld_search.search import choices, constraints, describe, fronts, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
@@ -400,6 +400,14 @@ def test_infeasible_trials_are_told_and_never_chosen(tmp_path: Path) -> None:
     chosen = choices.choice(made, trials)
     assert chosen is None or chosen["state"] == COMPLETE
     assert {trial["state"] for trial in trials} == {COMPLETE, INFEASIBLE}
+
+
+def test_what_is_said_of_broken_constraints_is_read_back(tmp_path: Path) -> None:
+    limits = plan(tmp_path, constraints=("clean_accuracy >= 0.8", "robust_nsd <= 0.3", "clean_nsd <= 1e-3")).constraints
+    measured = [{"clean_accuracy": 0.7, "robust_nsd": 0.1}, {"clean_accuracy": 0.75, "robust_nsd": 0.4}]
+    found = constraints.shortfalls(constraints.broken(limits, each) + "; 1 of 3 more seeds failed" for each in measured)
+    assert found == {"clean_accuracy >= 0.8": (2, 0.75), "robust_nsd <= 0.3": (1, 0.4), "clean_nsd <= 0.001": (2, None)}
+    assert constraints.shortfalls(["", "nonfinite:loss"]) == {}
 
 
 def test_rungs_that_trials_stopped_on_stay(tmp_path: Path) -> None:
