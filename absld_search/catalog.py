@@ -58,5 +58,7 @@ def _entry(name: str, module: ModuleType) -> Entry:
     space = getattr(module, "SPACE", None)
     if not isinstance(space, SearchSpace):
         raise UsageError(f"search space {name}: the file defines no SPACE = SearchSpace(...).")
-    lines = (module.__doc__ or "").strip().splitlines()
-    return Entry(checked_name("search space", name), lines[0] if lines else "", space)
+    question, *_ = (module.__doc__ or "").strip().splitlines() or [""]
+    if not question:
+        raise UsageError(f"search space: {module.__file__} asks nothing: begin it with its question as a docstring.")
+    return Entry(checked_name("search space", name), question, space)

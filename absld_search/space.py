@@ -12,16 +12,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Self
 
-from absld_search.words import UsageError, require_known
+from absld_search.words import UsageError, require_known, unknown
 
 Value = float | int | str | bool
 DIRECTIONS = ("max", "min")
 
 
+class _Worded:
+    """What is written with keywords; a wrong one is told before a dataclass's own TypeError, which names no other."""
+
+    def __new__(cls, *_: object, **words: object) -> Self:
+        known: list[str] = [each.name for each in fields(cls)] if is_dataclass(cls) else []
+        for word in words:
+            require_known(f"{cls.__name__}: field", word, known)
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Worded):
     """A real number in [low, high]. `when` names the choices under which it exists at all."""
 
     low: float
@@ -30,7 +41,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(_Worded):
     """A real number in [low, high], low > 0, equally likely in every decade."""
 
     low: float
@@ -39,7 +50,7 @@ class LogUniform:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(_Worded):
     """One of the given values."""
 
     options: tuple[Value, ...]
@@ -47,7 +58,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Teachers:
+class Teachers(_Worded):
     """One of the workload's teachers: becomes a `Choice` as soon as the workload is known."""
 
     when: Mapping[str, Value] = field(default_factory=dict)
@@ -57,7 +68,7 @@ Distribution = Uniform | LogUniform | Choice | Teachers
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(_Worded):
     """One question about class-wise robust fairness. Raises: UsageError when the roles contradict.
 
     An arm that gives a value to a tuned parameter takes it out of that arm's search.
@@ -127,11 +138,24 @@ def _check_distribution(name: str, distribution: Distribution) -> None:
 
 def _check_condition(name: str, distribution: Distribution, space: SearchSpace) -> None:
     """A condition can only look back, at what was sampled before: that keeps sampling one pass."""
-    before = list(space.tuned)[: list(space.tuned).index(name)]
-    known = {*before, *space.fixed, *(key for arm in space.arms.values() for key in arm)}
-    for other in distribution.when:
-        if other not in known:
-            raise UsageError(f"{name}: `when` names {other!r}, which is not settled before {name} is.")
+    later = list(space.tuned)[list(space.tuned).index(name) :]
+    set_by_arms = [key for changes in space.arms.values() for key in changes]
+    for other, value in distribution.when.items():
+        require_known(f"{name}: `when`: parameter", other, [*space.fixed, *set_by_arms, *space.tuned])
+        if other in later and other not in set_by_arms:
+            raise UsageError(f"{name}: `when` names {other!r}, which is not settled before {name} is: put it before.")
+        possible = _possible(other, space)
+        if possible is not None and value not in possible:
+            raise unknown(f"{name}: `when`: {other}", str(value), map(str, possible))
+
+
+def _possible(name: str, space: SearchSpace) -> list[Value] | None:
+    """Every value that a parameter can take; None where that is a range, or for the workload to say."""
+    how = space.tuned.get(name)
+    if how is not None and not isinstance(how, Choice):
+        return None
+    said = [changes[name] for changes in (space.fixed, *space.arms.values()) if name in changes]
+    return [*said, *(how.options if how else ())]
 
 
 def _check_point(point: Mapping[str, Value], space: SearchSpace) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from absld_search.core.metrics import tail_objective
@@ -108,6 +109,9 @@ class Answer:
     power: str = ""  # what would decide a difference of 1 point
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> measures on val, sha256, images
     headline: Headline = Headline(SEARCHED, 0, 0)  # the attack of all these numbers
+    constraints: list[str] = field(
+        default_factory=list
+    )  # on val, as "clean_accuracy >= 0.8": who breaks one isn't chosen
     notices: list[str] = field(default_factory=list)  # that the study runs, is empty, or has only failures
 
     @property
@@ -141,6 +145,7 @@ def answer(tables: Tables, comparisons: list[Comparison] | None = None, family: 
         power=evidence.power(arms[0], worst, on_test, family),
         teachers=dict(facts.get("teachers", {})),
         headline=headline,
+        constraints=list(facts.get("constraints", [])),
         notices=[*standing.notices(tables), *doubts(tables, seeds)],
     )
 
@@ -195,12 +200,17 @@ def _spread(measure: str, seeds: Mapping[int, Seed]) -> Spread | None:
 def _reason(tables: Tables, arm: str, measured: int) -> str:
     if arm not in chosen(tables):
         of_arm = tables.trials.filter(pc.field("arm") == arm)
-        return _because("no trial was chosen", of_arm.to_pylist())
+        return _because(f"no trial was chosen{_infeasible(of_arm)}", of_arm.to_pylist())
     trainings = confirm_trainings(tables, arm)
     planned = max(tables.facts.get("confirm_seeds", 0), len(trainings))
     if measured == planned:
         return ""
     return _because(f"{planned - measured} of {planned} confirm trainings are missing", trainings)
+
+
+def _infeasible(trials: pa.Table) -> str:
+    count = trials["state"].to_pylist().count("INFEASIBLE")
+    return f": {count} of {trials.num_rows} are infeasible" if count else ""
 
 
 def _because(missing: str, rows: list[dict[str, Any]]) -> str:

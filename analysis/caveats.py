@@ -8,7 +8,7 @@ import numpy as np
 from absld_search.core.metrics import kind_of
 from absld_search.search import stats
 from analysis.confirmed import Headline, Seed, plain_name
-from analysis.sentences import plain
+from analysis.sentences import limit, plain
 
 
 def caveats(
@@ -21,6 +21,7 @@ def caveats(
         f"The answer is about the workload {setting}, and about no other.",
         _fixed_caveat(facts),
         _selection_caveat(facts, rows),
+        *_constraints_caveat(facts),
         *_oracle_caveat(facts),
         *_code_caveat(facts),
         *_seeds_caveat(rows, family),
@@ -35,6 +36,11 @@ def caveats(
 def _fixed_caveat(facts: Mapping[str, Any]) -> str:
     fixed = ", ".join(f"{name} = {value}" for name, value in facts.get("fixed", {}).items())
     return f"Fixed in every trial: {fixed or 'nothing'}. Other values may answer otherwise."
+
+
+def _constraints_caveat(facts: Mapping[str, Any]) -> list[str]:
+    limits = " and ".join(map(limit, facts.get("constraints", [])))
+    return [f"Only trials with {limits} on val could be chosen."] if limits else []
 
 
 def _oracle_caveat(facts: Mapping[str, Any]) -> list[str]:

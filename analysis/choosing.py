@@ -156,11 +156,21 @@ def _facts(studies: Sequence[Tables]) -> dict[str, Any]:
         "study": " + ".join(each["study"] for each in facts),
         "question": " / ".join(dict.fromkeys(each["question"] for each in facts)),
         "arms": [arm for each in facts for arm in each["arms"]],
+        "constraints": _constraints(facts),
         "teachers": {name: found for each in facts for name, found in each.get("teachers", {}).items()},
         "fixed": shared,
         "arm_words": own,
         "command": "; ".join(dict.fromkeys(each.get("command", "") for each in facts)),
     }
+
+
+def _constraints(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What every trial had to meet; where studies demanded different things, each with the study that did."""
+    demanded = {each["study"]: each.get("constraints", []) for each in facts}
+    first, *others = demanded.values()
+    if all(other == first for other in others):
+        return list(first)
+    return [f"{said} (in {study})" for study, of_study in demanded.items() for said in of_study]
 
 
 def _union(tables: Sequence[pa.Table]) -> pa.Table:

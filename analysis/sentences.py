@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from absld_search.core.metrics import KINDS, form_of, kind_of
+from absld_search.core.metrics import KINDS, form_of, is_fraction, kind_of
 from absld_search.search import stats
 from analysis.confirmed import SEARCHED, Headline, plain_name, short_name
 
@@ -30,6 +30,12 @@ def in_full(measure: str) -> str:
     return f"{name} under {plain_name(kind)}"
 
 
+def limit(constraint: str) -> str:
+    """A constraint in plain words: "clean accuracy >= 0.8"."""
+    name, _, bound = constraint.partition(" ")
+    return f"{plain(name)} {bound}"
+
+
 def attack_label(kind: str) -> str:
     """An attack's name where there is little room; the search's by its own name, which the tables call robust."""
     return plain_name(kind) if kind == SEARCHED else short_name(kind)
@@ -45,7 +51,7 @@ def measured_under(headline: Headline) -> str:
 
 def in_per_cent(measure: str) -> bool:
     """Whether a measure is a fraction that is shown in per cent."""
-    return measure.endswith(("_accuracy", "_cvar", "_softmin"))
+    return is_fraction(measure)
 
 
 def verdicts_of(rows: list["Row"], comparisons: list["Comparison"], kind: str) -> list[str]:

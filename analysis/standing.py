@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from absld_search.core.results import Tables
-from absld_search.search import fronts, racing
+from absld_search.search import constraints, fronts, racing
 from analysis import new_images, repeats
 from analysis.loading import judged_trainings, repeated_trainings
+from analysis.sentences import limit
 
 Array = NDArray[np.float64]
 CONTENDERS = 300
@@ -50,7 +51,7 @@ class Place(NamedTuple):
 
 
 def notices(tables: Tables) -> list[str]:
-    """What a reader must know before any number: the study runs, is empty, or has only failures; [] otherwise."""
+    """What a reader must know before any number: the study runs, is empty, or has nothing to choose from; else []."""
     trials, trainings = tables.trials["state"].to_pylist(), tables.trainings["state"].to_pylist()
     said = []
     if waiting := sum(state in OPEN for state in (*trials, *trainings)):
@@ -61,12 +62,29 @@ def notices(tables: Tables) -> list[str]:
         )
     if not trials:
         said.append("This study is empty: no trial has begun, so there is nothing to answer from.")
+    elif "COMPLETE" not in trials and "INFEASIBLE" in trials:
+        said.append(_infeasible(tables, yet=" yet" if waiting else ""))
     elif "COMPLETE" not in trials and "FAILED" in trials:
         failed = trials.count("FAILED")
         said.append(f"No trial is complete; {failed} of {len(trials)} failed. The reasons stand under Failures.")
     elif "COMPLETE" not in trials:
         said.append(f"No trial is complete yet, of {len(trials)}.")
     return said
+
+
+def _infeasible(tables: Tables, yet: str) -> str:
+    """No trial meets what was demanded: by how many each demand is missed, and how far the nearest got."""
+    trials = tables.trials.select(["state", "reason"]).to_pylist()
+    reasons = [row["reason"] for row in trials if row["state"] == "INFEASIBLE"]
+    failed = sum(row["state"] == "FAILED" for row in trials)
+    found = constraints.shortfalls(reasons)
+    missed = [
+        f"{count} miss {limit(said)} on val{'' if nearest is None else f', the nearest of them with {nearest:.4g}'}"
+        for said, (count, nearest) in found.items()
+    ]
+    demanded = "the constraint" if len(found) == 1 else "every constraint"
+    counted = f"{len(reasons)} of {len(trials)} are infeasible{f' and {failed} failed' if failed else ''}"
+    return f"No trial meets {demanded}{yet}: {counted}. {'; '.join(missed)}."
 
 
 def failures(tables: Tables) -> list[Failure]:

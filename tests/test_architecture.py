@@ -144,7 +144,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "absld_search/search/scheduler.py": ({"search.fronts"}, set()),
     "absld_search/search/racing.py": ({"search.fronts"}, {"numpy"}),
-    "absld_search/search/constraints.py": ({"words"}, set()),
+    "absld_search/search/constraints.py": ({"words", "core.metrics"}, set()),
     "absld_search/search/samplers.py": ({"words"}, {"optuna", "optuna_integration", "torch"}),
     "absld_search/search/halving.py": (
         {CORE, "search.constraints", "search.samplers", "search.scheduler", "search.ledger", "search.plan"},
@@ -222,6 +222,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
             "words",
             "core.files",
             "search.fronts",
+            "search.constraints",
             "search.palette",
             "search.racing",
             "search.stats.",

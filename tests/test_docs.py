@@ -20,11 +20,12 @@ from click.testing import CliRunner
 from nbclient import NotebookClient
 
 from absld_search import run, status, train, workloads
-from absld_search.core import data, datasets, results
+from absld_search.core import data, datasets, metrics, results
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
 from absld_search.core.methods import METHODS
 from absld_search.core.trial import run_trial
+from absld_search.search import plan
 from absld_search.workloads import WORKLOADS
 from analysis import export, report, tables
 from analysis.answer import answer
@@ -252,12 +253,23 @@ def commands_of(test: str, module: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands_of(DRY, "absld_search.run"), ids=" ".join)
 def test_run_commands_resolve(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (space,) = blocks("howto/space.md")
+    space, _ = blocks("howto/space.md")
     (tmp_path / "mine.py").write_text(space)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(run.main, [*words, "--dry-run"])
     assert found.exit_code == 0, found.output
     assert "question" in found.stdout and not (tmp_path / "runs").exists()
+
+
+def test_the_page_about_spaces_knows_every_metric_and_its_other_space_resolves(tmp_path: Path) -> None:
+    page, own = (ROOT / "docs/howto/space.md").read_text("utf-8"), tmp_path / "conditions.py"
+    for name in plan.MEASURED:
+        row = next(line for line in page.splitlines() if f"`{metrics.form_of(name).replace('{}', 'KIND')}`" in line)
+        assert f"| {metrics.NAMES[name]} |" in row, name
+    own.write_text(blocks("howto/space.md")[1])
+    found = CliRunner().invoke(run.main, [str(own), "--dry-run", "--out", str(tmp_path / "runs")])
+    assert found.exit_code == 0 and "constraint robust_accuracy >= 0.4" in found.stdout, found.output
+    assert "optimises  worst_class_robust_accuracy, clean_accuracy," in found.stdout
 
 
 @pytest.fixture

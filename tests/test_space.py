@@ -56,7 +56,12 @@ ROLES = [
     (dict(fixed={}, arms={"x": {}}, tuned={"a": Uniform(1, 1)}), "range"),
     (dict(fixed={}, arms={"x": {}}, tuned={"a": LogUniform(0, 1)}), "above 0"),
     (dict(fixed={}, arms={"x": {}}, tuned={"a": Choice(())}), "at least one option"),
-    (dict(fixed={}, arms={"x": {}}, tuned={"a": Uniform(0, 1, when={"b": 1}), "b": Choice((1, 2))}), "not settled"),
+    (dict(fixed={}, arms={"x": {}}, tuned={"a": Uniform(0, 1, when={"b": 1}), "b": Choice((1, 2))}), "put it before"),
+    (dict(arms={"x": {}}, tuned={"b": Choice(("ema", "max")), "a": Uniform(0, 1, when={"b": "emma"})}), "mean 'ema'"),
+    (dict(fixed={"b": "max"}, arms={"x": {}}, tuned={"a": Uniform(0, 1, when={"b": "ema"})}), "b 'ema' is unknown"),
+    (dict(arms={"x": {"b": 2}, "y": {"b": 3}}, tuned={"a": Uniform(0, 1, when={"b": 1})}), "Known: 2, 3"),
+    (dict(arms={"x": {}}, tuned={"rule": Choice((1, 2)), "a": Uniform(0, 1, when={"rul": 1})}), "Did you mean 'rule'"),
+    (dict(fixd={}, arms={"x": {}}), "SearchSpace: field 'fixd' is unknown. Did you mean 'fixed'"),
 ]
 
 
@@ -64,6 +69,13 @@ ROLES = [
 def test_contradictions_are_refused(words: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchSpace(**words)
+
+
+def test_a_condition_may_name_whatever_some_arm_or_choice_can_be() -> None:
+    tuned = {"b": Choice((1, 2)), "a": Uniform(0, 1, when={"b": 2}), "c": Uniform(0, 1, when={"b": 3})}
+    assert SearchSpace(arms={"x": {}, "y": {"b": 3}}, tuned=tuned).tuned == tuned
+    with pytest.raises(UsageError, match="LogUniform: field 'hihg' is unknown. Did you mean 'high'"):
+        LogUniform(**{"low": 1, "hihg": 2})
 
 
 def test_own_space_file(tmp_path: Path) -> None:
@@ -75,6 +87,9 @@ def test_own_space_file(tmp_path: Path) -> None:
         catalog.load(str(tmp_path / "absent.py"))
     own.write_text("SPACE = 3")
     with pytest.raises(UsageError, match="defines no SPACE"):
+        catalog.load(str(own))
+    own.write_text('from absld_search.space import SearchSpace\nSPACE = SearchSpace(arms={"a": {}})\n')
+    with pytest.raises(UsageError, match=f"{own} asks nothing"):
         catalog.load(str(own))
     own.write_text("1 / 0")
     with pytest.raises(UsageError, match="ZeroDivisionError"):

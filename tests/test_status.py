@@ -79,6 +79,20 @@ def test_plain_lines_say_it(half_done: Path) -> None:
     assert "epoch 1/2" in found.stdout and "nonfinite:loss" in found.stdout
 
 
+def test_trials_that_break_a_constraint_are_counted_with_it(tmp_path: Path) -> None:
+    asked = plan(tmp_path, constraints=("clean_accuracy >= 0.6", "robust_cvar <= 0.45"))
+    queue = Queue(asked, Ledger(asked.request.storage, asked.request.study))
+    while (row := queue.take()) is not None:
+        queue.done(row["training"], pretend(row["job"]), "", epochs=2)
+    tables.write_facts(asked, queue.ledger, ended=True)
+    queue.ledger.engine.dispose()
+    found = told(tmp_path / "study")["standing"]
+    assert found["trials"] == {"INFEASIBLE": 5} and found["broken"]["clean_accuracy >= 0.6"] == [5, 0.5]
+    said = CliRunner().invoke(status.main, [str(tmp_path / "study")]).stdout
+    assert "  infeasible  5 of 5 trials break clean_accuracy >= 0.6 (val), the nearest with 0.5\n" in said
+    assert json.loads((tmp_path / "study/study.json").read_text())["constraints"] == list(map(str, asked.constraints))
+
+
 def test_what_a_dead_driver_left_is_interrupted_and_what_a_living_one_has_runs(half_done: Path) -> None:
     facts = json.loads((half_done / "study.json").read_text())
     (half_done / "study.json").write_text(json.dumps(facts | {"command": "python -m absld_search.run x --trials 4"}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import Field, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,11 @@ class TrialConfig:
 
     @property
     def teacher_names(self) -> dict[str, str]:
-        """{role: teacher} of every network that the training asks."""
+        """{role: teacher} of every network that the training asks. Raises: UsageError for a role that none has."""
         named = {"robust": self.teacher, "clean": workload(self.workload).clean_teacher}
         methods = [self.build(), *([found.method] if (found := self.warm_up()) else [])]
-        return {role: named[role] for method in methods for role in method.roles()}
+        asked = [(type(method).__name__, role) for method in methods for role in method.roles()]
+        return {role: named[require_known(f"{name}: teacher role", role, named)] for name, role in asked}
 
     def build(self) -> Method:
         """The method, not yet set up."""
@@ -216,9 +218,20 @@ def _augmentation(setting: Workload, given: Mapping[str, Any]) -> Augmentation:
 
 def unknown_to(method: str, words: Iterable[str]) -> None:
     """Raises: UsageError for the first of `words` that no training of `method` knows."""
+    _refuse_no_knobs(METHODS[method], words)
     valid = [*knobs(METHODS[method]), *SCHEDULE_WORDS, *VIEWS, *OPTIONS, "method", "teacher"]
     for word in words:
         require_known("parameter", word, valid)
+
+
+def _refuse_no_knobs(owner: type[Method], words: Iterable[str]) -> None:
+    """Raises: UsageError where a class has lost its @dataclass, or one of `words` is written there and yet no knob."""
+    bare = [vars(cls) for cls in owner.__mro__ if "__dataclass_fields__" not in vars(cls)]
+    lost = [name for own in bare for name, value in own.items() if isinstance(value, Field)]
+    written = {name for cls in owner.__mro__ for name in inspect.get_annotations(cls)} - knobs(owner).keys()
+    for name in [*lost, *(word for word in words if word in written)]:
+        missing = "is @dataclass missing above its class, or knob(...) as its value?"
+        raise UsageError(f"{owner.__name__}.{name} is no knob: {missing}")
 
 
 def _attack_of(setting: Workload) -> dict[str, float | int]:

@@ -85,6 +85,11 @@ def kind_of(name: str) -> str:
     return next((part for part in name.split("_") if part in KINDS), "")
 
 
+def is_fraction(name: str) -> bool:
+    """Whether a metric is an accuracy or a mean of some, in [0, 1]."""
+    return name.endswith(("_accuracy", "_cvar", "_softmin"))
+
+
 def form_of(name: str) -> str:
     """A metric's name with "{}" in place of its kind: robust_cvar -> {}_cvar."""
     return "_".join("{}" if part in KINDS else part for part in name.split("_"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from absld_search.core.metrics import is_fraction
 from absld_search.words import UsageError, number, require_known
 
 FORM = re.compile(r"(>=|<=)\s*(\S+)")
+REASON = re.compile(r"infeasible: (\w+ (>=|<=) \S+) \((\S+)\)")  # as `broken` says it
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ def parse(name: str, words: str, measured: Iterable[str]) -> Constraint:
     match = FORM.fullmatch(words.strip())
     if not match:
         raise UsageError(f"constraint {name}: {words!r} must read '>= NUMBER' or '<= NUMBER'.")
-    return Constraint(name, match[1], number(f"constraint {name}", match[2]))
+    bound = number(f"constraint {name}", match[2])
+    if is_fraction(name) and not 0 <= bound <= 1:
+        hint = f"; did you mean {bound / 100:g}?" if 1 < bound <= 100 else "."
+        raise UsageError(f"constraint {name}: {bound:g} is not from 0 to 1: accuracies are fractions{hint}")
+    return Constraint(name, match[1], bound)
 
 
 def from_flag(text: str) -> tuple[str, str]:
@@ -55,3 +62,16 @@ def broken(constraints: Iterable[Constraint], metrics: Mapping[str, float]) -> s
     found = violations(constraints, metrics)
     return "; ".join(f"infeasible: {each} ({metrics.get(each.name, float('nan')):.4g})" for each in constraints
                      if found[each.name] > 0)  # fmt: skip
+
+
+def shortfalls(reasons: Iterable[str]) -> dict[str, tuple[int, float | None]]:
+    """{constraint: (how many break it, the value of the one that came nearest)} of what `broken` said of trials.
+
+    None: it was measured in none of them.
+    """
+    values: dict[str, list[float]] = {}
+    nearest = {}
+    for said, sign, value in (found for reason in reasons for found in REASON.findall(reason)):
+        values.setdefault(said, []).append(float(value))
+        nearest[said] = max if sign == ">=" else min
+    return {said: (len(of), nearest[said](filter(math.isfinite, of), default=None)) for said, of in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -59,10 +60,25 @@ def _limits(plan: Plan) -> list[str]:
 
 
 def _warnings(plan: Plan) -> list[str]:
-    """What the sampler can't do with these budgets."""
+    """Arms between which nothing can be found, and what the sampler can't do with these budgets."""
     searched = [arm for arm in plan.arms if arm.tuned and len(arm.first) < arm.trials]
     found = [line for arm in searched for line in samplers.advice(plan.sampler, _setting(plan, arm))]
-    return [f"warning    {line}" for line in dict.fromkeys(found)]
+    return [f"warning    {line}" for line in dict.fromkeys([*_twins(plan), *found])]
+
+
+def _twins(plan: Plan) -> list[str]:
+    """Arms that train and search the same, however they are written."""
+    return [
+        f"arms {one.name!r} and {other.name!r} are identical: a difference between them can only be chance"
+        for one, other in itertools.combinations(plan.arms, 2)
+        if _searches(plan, one) == _searches(plan, other)
+    ]
+
+
+def _searches(plan: Plan, arm: Arm) -> tuple[Any, ...]:
+    """What an arm trains, what it tunes, and the words that decide whether a tuned parameter exists."""
+    conditions = [arm.words.get(name) for how in arm.tuned.values() for name in how.when]
+    return plan.config(arm.words, seed=0).hash, arm.tuned, conditions
 
 
 def _setting(plan: Plan, arm: Arm) -> samplers.Setting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def resolve(request: Request, space: SearchSpace) -> Plan:
     for arm in arms:
         if stopping != "none" and "epochs" in arm.tuned:
             raise UsageError(f"--stopping {stopping}: epochs is tuned, so trainings have no common length to stop at.")
-        _check_corners(plan, arm)
+        _check_corners(plan, arm, space)
     return plan
 
 
@@ -251,7 +252,7 @@ def _inside(how: Distribution, value: Value) -> bool:
     return not isinstance(how, Teachers) and not isinstance(value, str) and how.low <= value <= how.high
 
 
-def _check_corners(plan: Plan, arm: Arm) -> None:
+def _check_corners(plan: Plan, arm: Arm, space: SearchSpace) -> None:
     """A value in the space that a training refuses would fail trials hours later: refuse it now."""
     values = {name: how.options if isinstance(how, Choice) else _ends(how) for name, how in arm.tuned.items()}
     first = {name: options[0] for name, options in values.items()}
@@ -261,7 +262,15 @@ def _check_corners(plan: Plan, arm: Arm) -> None:
             lengths = plan.rungs(arm)
             rungs.check(config, lengths if len(lengths) > 1 else ())
         except UsageError as error:
-            raise UsageError(f"arm {arm.name!r}: {error}") from None
+            raise UsageError(f"{_place(str(error), plan, arm, space)}: {error}") from None
+
+
+def _place(message: str, plan: Plan, arm: Arm, space: SearchSpace) -> str:
+    """Where the first word stands that a refusal names: it is to be mended there."""
+    roles = {"": space.arms[arm.name], "tuned": arm.tuned, "--set": plan.request.set, "fixed": space.fixed}
+    named = re.findall(r"\w+", message.partition(". ")[0])
+    role = next((role for name in named for role, words in roles.items() if name in words), "")
+    return f"{role}, in arm {arm.name!r}" if role else f"arm {arm.name!r}"
 
 
 def _ends(how: Distribution) -> tuple[float, float]:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from absld_search.search import fronts
+from absld_search.search import constraints, fronts
 from absld_search.search.halving import RUNG
-from absld_search.search.ledger import COMPLETE, FAILED, RUNNING, Row
+from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, RUNNING, Row
 
 BEST = "worst_class_robust_accuracy"
 ENDED = (COMPLETE, FAILED)
@@ -30,6 +30,7 @@ class Standing:
     running: dict[str, tuple[int, int]] = field(default_factory=dict)  # trial and seed -> epoch, of how many
     interrupted: dict[str, tuple[int, int]] = field(default_factory=dict)  # the same, where the driver has died since
     failed: dict[str, str] = field(default_factory=dict)  # trial and seed -> reason
+    broken: dict[str, tuple[int, float | None]] = field(default_factory=dict)  # constraint -> trials, and the nearest
 
 
 def standing(
@@ -64,6 +65,7 @@ def standing(
         running=under_way if driven else {},
         interrupted={} if driven else under_way,
         failed={names[row["training"]]: row["reason"] for row in trainings if row["state"] == FAILED},
+        broken=constraints.shortfalls(row["reason"] or "" for row in trials if row["state"] == INFEASIBLE),
     )
 
 
@@ -76,6 +78,7 @@ def lines(found: Standing, gpus: Sequence[str] = ()) -> list[str]:
         *(f"  {line}" for line in shown),
         *([f"  rungs    {rungs}"] if rungs else []),
         f"  front    {front(found)}",
+        *(f"  infeasible  {_broken(found, said)}" for said in found.broken),
         *(f"  {line}" for line in gpus),
         *(f"  running  {name}  {progress(*at)}" for name, at in found.running.items()),
         *(f"  interrupted  {name}  {progress(*at)}" for name, at in found.interrupted.items()),
@@ -95,6 +98,13 @@ def headline(found: Standing) -> str:
 def front(found: Standing) -> str:
     """`4 of 12 complete trials`."""
     return f"{found.front} of {found.trials.get(COMPLETE, 0)} complete trials"
+
+
+def _broken(found: Standing, constraint: str) -> str:
+    """`3 of 12 trials break clean_accuracy >= 0.8 (val), the nearest with 0.7812`."""
+    count, nearest = found.broken[constraint]
+    reached = "" if nearest is None else f", the nearest with {nearest:.4g}"
+    return f"{count} of {sum(found.trials.values())} trials break {constraint} (val){reached}"
 
 
 def progress(epoch: int, of: int) -> str:

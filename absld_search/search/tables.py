@@ -112,6 +112,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "workload": setting.name,
         "workload_summary": setting.summary,
         "objectives": dict(plan.objectives),
+        "constraints": [str(each) for each in plan.constraints],
         "arms": [arm.name for arm in plan.arms],
         "fixed": shared,
         "arm_words": {arm.name: {k: v for k, v in arm.words.items() if k not in shared} for arm in plan.arms},

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import html
 import io
 import itertools
 import json
@@ -356,9 +357,22 @@ def waiting(row):
     return row | {"state": "RUNNING"}
 
 
+def infeasible(row):
+    reason = f"infeasible: clean_accuracy >= 0.5 ({0.30 + row['number'] / 1000:.4g}); infeasible: robust_nsd <= 1 (2)"
+    values = dict.fromkeys(("chosen", "pareto", "pareto_arm"), False)
+    return row if row["state"] == "FAILED" else row | values | {"state": "INFEASIBLE", "reason": reason}
+
+
+NONE_MEETS = (
+    "No trial meets every constraint: 33 of 36 are infeasible and 3 failed. 33 miss clean accuracy >= 0.5 on val, the "
+    "nearest of them with 0.311; 33 miss robust NSD <= 1 on val, the nearest of them with 2."
+)
+
+
 @pytest.mark.parametrize(
     ("made", "changed", "words"),
     [
+        ({"seeds": 0}, {"trial": infeasible}, NONE_MEETS),
         ({"trials": 0, "seeds": 0}, {}, "This study is empty"),
         ({"unchosen": ("dual", "shared", "product")}, {}, "No trial is complete; 36 of 36 failed"),
         ({}, {"training": waiting}, "This study is not finished: 24 of 24 trainings wait or run"),
@@ -371,8 +385,24 @@ def test_a_study_that_is_no_answer_says_so_everywhere(tmp_path, made, changed, w
     text = (folder / "report" / "index.html").read_text()
     assert ('class="notice"' in text) == bool(words)
     for shown in (text, (folder / "report" / "answer.md").read_text(), " ".join(terminal.replace("\n!", "").split())):
-        assert words in shown
+        assert words in html.unescape(shown)
     assert latex.latex(answer(loading.load(folder)), []).startswith("% ")
+
+
+def test_a_constraint_is_said_beside_the_answer(tmp_path):
+    folder = write_study(tmp_path / "s", constraints=["clean_accuracy >= 0.3", "robust_nsd <= 1"])
+    report.write(change(folder, trial=lambda row: infeasible(row) if row["arm"] == "shared" else row))
+    for name in ("answer.md", "index.html", "answer.json"):
+        text = html.unescape((folder / "report" / name).read_text())
+        assert "Only trials with clean accuracy >= 0.3 and robust NSD <= 1 on val could be chosen." in text, name
+        assert "no trial was chosen: 11 of 12 are infeasible" in text, name
+    assert json.loads((folder / "report/answer.json").read_text())["constraints"][0] == "clean_accuracy >= 0.3"
+    other = write_study(tmp_path / "other", constraints=["clean_accuracy >= 0.3"])
+    both = choosing.merged([loading.load(folder), loading.load(other)]).facts
+    assert both["constraints"] == ["clean_accuracy >= 0.3 (in s)", "robust_nsd <= 1 (in s)",
+                                   "clean_accuracy >= 0.3 (in other)"]  # fmt: skip
+    same = choosing.merged([loading.load(write_study(tmp_path / name)) for name in ("a", "b")])
+    assert same.facts["constraints"] == [] and not any("could be chosen" in line for line in answer(same).caveats)
 
 
 def test_a_study_that_has_no_tables_yet_is_named(tmp_path, capsys):

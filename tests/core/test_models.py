@@ -138,6 +138,7 @@ def test_names_that_are_none() -> None:
         ("wrn-33-10", "6n [+] 4"),
         ("wrn-34-0", "unknown"),
         ("mobilenet-v3", "mobilenet-v2"),
+        ("resnet", "Known: .*cnn-WIDTH, .*resnet-DEPTH-WIDTH, .*wrn-DEPTH-FACTOR, wrn-DEPTH-FACTOR-swish"),
     ):
         with pytest.raises(UsageError, match=message):
             models.build(name, 10, 3, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ import torch
 from absld_search.core import checkpoints, evaluation, records, results, teacher_making, teachers, trial
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
+from absld_search.core.methods import METHODS
+from absld_search.core.methods.base import Method, knob
+from absld_search.core.methods.rslad import RSLAD
 from absld_search.core.trainer import NonFinite
 from absld_search.core.trial import run_trial
 from absld_search.words import UsageError
@@ -141,6 +144,47 @@ GATE = [
 def test_gate(words: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrialConfig.from_words(words, SMOKE)
+
+
+class NotDecorated(RSLAD):
+    sharpness: float = knob(1.0)
+
+
+@dataclass
+class NotMarked(RSLAD):
+    sharpness: float = 1.0
+
+
+class NeitherOfBoth(RSLAD):
+    sharpness: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [(NotDecorated, {}), (NotDecorated, {"sharpness": 2}), (NotMarked, {"sharpness": 2}),
+     (NeitherOfBoth, {"sharpness": 2})],
+)  # fmt: skip
+def test_what_is_no_knob_of_an_own_method_is_said(
+    own: type[Method], words: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "own", own)
+    with pytest.raises(UsageError, match=f"{own.__name__}.sharpness is no knob: is @dataclass missing"):
+        config(method="own", **words)
+    if own is not NotDecorated:
+        with pytest.raises(UsageError, match="'num_step' is unknown. Did you mean 'num_steps'"):
+            config(method="own", num_step=2)
+
+
+@dataclass
+class OtherRoles(RSLAD):
+    def roles(self) -> tuple[str, ...]:
+        return ("clean", "robus")
+
+
+def test_a_role_that_no_teacher_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "own", OtherRoles)
+    with pytest.raises(UsageError, match="OtherRoles: teacher role 'robus' is unknown. Did you mean 'robust'"):
+        config(method="own").teacher_names  # noqa: B018
 
 
 def test_identity() -> None:

@@ -336,8 +336,10 @@ SPACES = [
     (dict(arms={"a": {}}, tuned={"coupling": Choice(("dual", "duall", "mixed"))}), "Did you mean 'dual'"),
     (dict(arms={"a": {}}, tuned={"initial_temperature_adv": LogUniform(0.1, 1)}), "outside its bounds"),
     (dict(arms={"a": {}}, tuned={"temperature_lr": Uniform(-1, 1)}), "at least 0"),
-    (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "Did you mean 'learning_rate'"),
-    (dict(arms={"a": {}}, tuned={"averaging": Uniform(0.1, 1)}), "arm 'a': averaging"),
+    (dict(arms={"a": {}}, tuned={"learning_rat": Uniform(0.1, 1)}), "tuned, in arm 'a': .*mean 'learning_rate'"),
+    (dict(arms={"a": {}}, tuned={"averaging": Uniform(0.1, 1)}), "tuned, in arm 'a': averaging"),
+    (dict(fixed={"epoch": 3}, arms={"a": {}}), "fixed, in arm 'a': parameter 'epoch'.*mean 'epochs'"),
+    (dict(arms={"b": {"coupling": "dual"}, "a": {"epoch": 3}}), "^arm 'a': parameter 'epoch'.*mean 'epochs'"),
 ]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from absld_search.search import choices, describe, fronts, scheduler
+from absld_search.search import choices, constraints, describe, fronts, scheduler
 from absld_search.search.arm_study import ArmStudy, Seen
 from absld_search.search.ledger import COMPLETE, FAILED, INFEASIBLE, STOPPED, Ledger
 from absld_search.search.plan import Plan
@@ -402,6 +402,14 @@ def test_infeasible_trials_are_told_and_never_chosen(tmp_path: Path) -> None:
     assert {trial["state"] for trial in trials} == {COMPLETE, INFEASIBLE}
 
 
+def test_what_is_said_of_broken_constraints_is_read_back(tmp_path: Path) -> None:
+    limits = plan(tmp_path, constraints=("clean_accuracy >= 0.8", "robust_nsd <= 0.3", "clean_nsd <= 1e-3")).constraints
+    measured = [{"clean_accuracy": 0.7, "robust_nsd": 0.1}, {"clean_accuracy": 0.75, "robust_nsd": 0.4}]
+    found = constraints.shortfalls(constraints.broken(limits, each) + "; 1 of 3 more seeds failed" for each in measured)
+    assert found == {"clean_accuracy >= 0.8": (2, 0.75), "robust_nsd <= 0.3": (1, 0.4), "clean_nsd <= 0.001": (2, None)}
+    assert constraints.shortfalls(["", "nonfinite:loss"]) == {}
+
+
 def test_rungs_that_trials_stopped_on_stay(tmp_path: Path) -> None:
     """With another --grace they would never be promoted from where they are."""
     drain(plan(tmp_path, space=ONE_ARM, trials=6, **LONG))
@@ -422,9 +430,12 @@ def test_words_of_stopping_and_constraints_are_checked(tmp_path: Path) -> None:
         (dict(constraints=("clean_acuracy >= 0.8",)), "Did you mean 'clean_accuracy'"),
         (dict(constraints=("clean_accuracy > 0.8",)), "must read"),
         (dict(constraints=("clean_accuracy >= high",)), "must be a number"),
+        (dict(constraints=("clean_accuracy >= 50",)), "constraint clean_accuracy: .*fractions; did you mean 0.5?"),
+        (dict(constraints=("robust_cvar <= -1",)), "-1 is not from 0 to 1: accuracies are fractions"),
     ):
         with pytest.raises(UsageError, match=message):
             plan(tmp_path, **words)
+    assert plan(tmp_path, constraints=("robust_nsd <= 1.5",)).constraints[0].bound == 1.5
     tuned = SearchSpace(fixed={}, arms={"one": {}}, tuned={"epochs": LogUniform(2, 9)})
     with pytest.raises(UsageError, match="epochs"):
         plan(tmp_path, space=tuned, stopping="asha")

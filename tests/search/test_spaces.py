@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from absld_search import catalog, run
+from absld_search.search import describe
 from absld_search.search.ledger import COMPLETE, Ledger
 from absld_search.search.plan import Plan, resolve
 from absld_search.search.queue import Queue
+from absld_search.space import Choice, LogUniform, SearchSpace
 from tests.search.requests import pretend, request
 
 SETTLED = {"storage": "sqlite://", "seeds": 1}
@@ -26,7 +28,17 @@ def test_every_space_is_shown_and_nothing_created(name: str, tmp_path: Path) -> 
     assert found.exit_code == 0, found.output
     for arm in catalog.load(name).space.arms:
         assert f"  {arm}-000  " in found.stdout
+    assert "identical" not in found.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_arms_that_are_the_same_are_warned_of(tmp_path: Path) -> None:
+    """However they are written; not those that differ in a value, or in whether a tuned parameter exists."""
+    tuned = {"temperature_lr": LogUniform(1e-2, 1.0), "averaging": Choice(("none", "ema"), when={"coupling": "dual"})}
+    arms = {"a": {}, "b": {"epochs": 2}, "c": {"coupling": "dual"}, "d": {"coupling": "shared"}}
+    plan = resolve(request(tmp_path, "twins", **SETTLED), SearchSpace(arms=arms, tuned=tuned))
+    (line,) = [line for line in describe.opening(plan).splitlines() if "identical" in line]
+    assert "warning    arms 'a' and 'b' are identical" in line
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -26,9 +26,10 @@ from absld_search.core.models.wide import SwishWideResNet, WideResNet
 from absld_search.words import UsageError, unknown
 
 WIDTHS = (64, 128, 256, 512)
-EXAMPLES = (
-    "cnn-8", "cnn-12", "cnn-24", "resnet-18", "resnet-34", "resnet-8-16", "preact-resnet-18", "mobilenet-v2",
-    "wrn-28-10", "wrn-34-10", "wrn-34-20", "wrn-70-16-swish",
+SHOWN = (  # families in the form of their names, and members whose names people mistype
+    "cnn-WIDTH", "cnn-8", "resnet-18", "resnet-34", "resnet-DEPTH-WIDTH", "resnet-8-16", "preact-resnet-18",
+    "mobilenet-v2", "wrn-DEPTH-FACTOR", "wrn-28-10", "wrn-34-10", "wrn-34-20", "wrn-DEPTH-FACTOR-swish",
+    "wrn-70-16-swish",
 )  # fmt: skip
 Maker = Callable[[list[int], int, int, int], nn.Module]  # numbers in the name, classes, channels, size
 MAKERS: dict[str, Maker] = {
@@ -53,7 +54,7 @@ def check_name(name: str) -> None:
     elif len(numbers) == 2:
         _blocks("resnet", numbers[0], 2)
     if numbers and min(numbers) < 1:
-        raise unknown("model", name, EXAMPLES)
+        raise unknown("model", name, SHOWN)
 
 
 def build(name: str, num_classes: int, channels: int, seed: int, size: int | None = None) -> nn.Module:
@@ -93,7 +94,7 @@ def _found(name: str) -> tuple[list[int], Maker]:
     for pattern, make in MAKERS.items():
         if match := re.fullmatch(pattern, name):
             return [int(number) for number in match.groups()], make
-    raise unknown("model", name, EXAMPLES)
+    raise unknown("model", name, SHOWN)
 
 
 def _blocks(kind: str, depth: int, rest: int) -> int:
