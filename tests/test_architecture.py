@@ -31,10 +31,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/faults.py": ({"words"}, set()),
     "absld_search/core/files.py": ({"core.faults"}, {"platformdirs"}),
     "absld_search/doctor.py": ({"words", "search."}, {"click"}),
-    "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "pyarrow", "scipy"}),
+    "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "scipy"}),
+    "absld_search/core/parquet.py": ({"words", "core.readers"}, {"numpy", "pyarrow"}),
     "absld_search/core/image_cache.py": (set(), {"numpy", "filelock"}),
     "absld_search/core/datasets.py": (
-        {"words", "core.readers", "core.image_cache", "core.files"},
+        {"words", "core.readers", "core.parquet", "core.image_cache", "core.files"},
         {"numpy", "torchvision"},
     ),
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),

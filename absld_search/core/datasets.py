@@ -13,6 +13,7 @@ import numpy as np
 from absld_search.core import readers
 from absld_search.core.files import cache_folder
 from absld_search.core.image_cache import FORMAT, Facts, Images, opened
+from absld_search.core.parquet import parquet
 from absld_search.core.readers import Part, Source
 from absld_search.words import UsageError, require_known
 
@@ -29,8 +30,8 @@ class ImageSet:
     num_classes: int
     size: int
     label: str  # its column in Parquet
-    layout: str  # what torchvision, or the data set's own archive, calls its files
-    find: Finder  # that layout in a folder
+    layout: str = ""  # what torchvision, or the data set's own archive, calls its files
+    find: Finder = lambda folder: None  # that layout in a folder
     classes: tuple[str, ...] = ()
     test: tuple[str, ...] = ("test",)  # how Parquet files of the official test part begin
 
@@ -63,7 +64,7 @@ def require(name: str, data_dir: str) -> Source:
     """The data set's files. Raises: UsageError saying exactly what to put where."""
     known = IMAGE_SETS[require_known("dataset", name, IMAGE_SETS)]
     folder = Path(data_dir)
-    finders: tuple[Finder, ...] = (known.find, partial(readers.parquet, label=known.label, test=known.test))
+    finders: tuple[Finder, ...] = (known.find, partial(parquet, label=known.label, test=known.test))
     for place in _places(folder, name):
         for find in finders:
             if (source := find(place)) is not None:
@@ -101,10 +102,17 @@ def open_images(name: str, data_dir: str) -> Images:
     return opened(folder, partial(_read, name, source))
 
 
-def _read(name: str, source: Source) -> Images:
-    known, train, test = IMAGE_SETS[name], source.train(), source.test()
-    for part in (train, test):
-        _check(known, part)
+def look(name: str, data_dir: str) -> Images:
+    """The data set as `open_images` has it, but with one image at least of each part: nothing else is decoded, and
+    nothing kept. Raises: UsageError for whatever can be told from that.
+    """
+    return _read(name, require(name, data_dir), whole=False)
+
+
+def _read(name: str, source: Source, whole: bool = True) -> Images:
+    known, train, test = IMAGE_SETS[name], source.train(whole), source.test(whole)
+    for which, part in (("train", train), ("test", test)):
+        _check(known, which, part)
     classes = known.classes or train.classes or tuple(str(label) for label in range(known.num_classes))
     return Images(
         np.concatenate([train.images, test.images]),
@@ -114,13 +122,21 @@ def _read(name: str, source: Source) -> Images:
     )
 
 
-def _check(known: ImageSet, part: Part) -> None:
+def _check(known: ImageSet, which: str, part: Part) -> None:
     """Files of another data set would train on nonsense."""
-    shape, low, high = part.images.shape[1:], part.labels.min(initial=0), part.labels.max(initial=0)
+    if not len(part.labels):
+        raise UsageError(f"--data-dir: the {which} part of {known.title} has no images.")
+    shape, low, high = part.images.shape[1:], part.labels.min(), part.labels.max()
     if shape != (3, known.size, known.size):
-        raise UsageError(f"--data-dir: images are {shape}, those of {known.title} are (3, {known.size}, {known.size}).")
+        raise UsageError(
+            f"--data-dir: {which} images are {shape}, those of {known.title} are (3, {known.size}, {known.size})."
+        )
     if low < 0 or high >= known.num_classes:
-        raise UsageError(f"--data-dir: labels go from {low} to {high}, {known.title} has {known.num_classes} classes.")
+        hint = " Do they count from 1?" if low >= 1 and high == known.num_classes else ""
+        raise UsageError(
+            f"--data-dir: {which} labels go from {low} to {high}, {known.title} has {known.num_classes} classes, 0 to "
+            f"{known.num_classes - 1}.{hint}"
+        )
 
 
 def download(name: str, data_dir: str) -> None:
