@@ -110,7 +110,9 @@ def test_data_of_which_a_split_gets_none_are_refused_before_there_is_a_study(
     tiny: Workload, folders: Folders, tmp_path: Path
 ) -> None:
     words = ["absld", "--smoke", "--workload", "cifar10-micro", "--data-dir", folders.data]
-    assert "--data-dir: split " in refused(*words, "--out", str(tmp_path / "out")), "with nothing on stdout"
+    dry = refused(*words, "--out", str(tmp_path / "out"), "--dry-run")
+    assert "--data-dir: split " in dry and not (tmp_path / "cache").exists(), "told without decoding"
+    assert refused(*words, "--out", str(tmp_path / "out")) == dry, "with nothing on stdout"
     assert not (tmp_path / "out").exists()
 
 

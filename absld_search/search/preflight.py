@@ -25,7 +25,8 @@ ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and R
 
 def check(plan: Plan, dry: bool = False) -> None:
     """Raises: UsageError for the first thing in the way; Away. Creates nothing, but for the decoded data in the
-    cache, where a study that begins will look for them; `dry`: not these, and no machine either."""
+    cache, where a study that begins will look for them; `dry`: not these (labels and first images are checked where
+    they lie), and no machine either."""
     _check_numbers(plan)
     _check_processes(plan)
     _check_device(plan, dry)
@@ -38,8 +39,7 @@ def check(plan: Plan, dry: bool = False) -> None:
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
-    if not dry:
-        _check_images(plan)
+    _check_images(plan, dry)
 
 
 def _check_store(plan: Plan) -> None:
@@ -192,13 +192,15 @@ def _refused(check: Callable[..., Any], *asked: Any) -> list[str]:
     return []
 
 
-def _check_images(plan: Plan) -> None:
+def _check_images(plan: Plan, dry: bool) -> None:
     """A study that begins has images of every class in every split: they are decoded for it, before it has a folder.
 
-    Raises: UsageError naming split and class.
+    `dry`: labels and first images alone are read, and nothing is kept. Raises: UsageError naming split and class, or
+    file and image.
     """
     if not _begun(plan):
-        data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)
+        read = data.look if dry else data.facts
+        read(plan.setting.dataset, plan.setting.split, plan.folders.data)
 
 
 def check_space(plan: Plan) -> None:
