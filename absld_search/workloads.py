@@ -288,9 +288,12 @@ FORMS = "train:METHOD:MODEL, file:STEM:MODEL, robustbench:ID"
 
 
 def workload(name: str) -> Workload:
-    """The workload called `name`; `NAME-smoke` is its tiny form. Raises: UsageError naming the nearest."""
+    """The workload called `name`; `NAME-smoke` is its tiny form. Raises: UsageError naming the nearest, or an entry
+    that has another name than its key."""
     plain = name.removesuffix(SMOKE)
     found = WORKLOADS[require_known("workload", plain, WORKLOADS)]
+    if found.name != plain:  # which names studies and teachers: two workloads would share theirs
+        raise UsageError(f"workload {plain!r}: its entry in WORKLOADS says name={found.name!r}; write name={plain!r}.")
     return found if plain == name else smoke(found)
 
 

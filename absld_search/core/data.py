@@ -20,6 +20,7 @@ from absld_search.workloads import PLAIN, Augmentation
 SPLIT_SEED = 20231205  # never changed: it decides which images are test images
 DATASETS = ("digits", *IMAGE_SETS)
 UNUSED = "unused"  # what fractions below one leave over
+ROUNDING = 1e-9  # by which fractions that come to one may miss it
 
 
 class Batch(NamedTuple):
@@ -170,7 +171,8 @@ def class_names(dataset: str, data_dir: str = "") -> tuple[str, ...]:
 
 
 def shape(dataset: str) -> tuple[int, int, int]:
-    """(classes, channels, pixels a side), without reading any data."""
+    """(classes, channels, pixels a side), without reading any data. Raises: UsageError with the nearest name."""
+    require_known("dataset", dataset, DATASETS)
     return (10, 1, 8) if dataset == "digits" else (IMAGE_SETS[dataset].num_classes, 3, IMAGE_SETS[dataset].size)
 
 
@@ -195,7 +197,7 @@ def look(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> No
 
     Raises: UsageError.
     """
-    require_known("dataset", dataset, DATASETS)
+    _check_asked(dataset, fractions)
     if dataset == "digits":
         return
     found = datasets.look(dataset, data_dir)
@@ -219,12 +221,26 @@ def _range(counts: list[int]) -> str:
 def _splits(
     dataset: str, fractions: tuple[tuple[str, float], ...], device: str, data_dir: str = ""
 ) -> dict[str, Split]:
-    require_known("dataset", dataset, DATASETS)
     shares = dict(fractions)
+    _check_asked(dataset, shares)
     parts = _digits(shares, device) if dataset == "digits" else _cut(dataset, shares, device, data_dir)
     counts = {name: part.counts() for name, part in parts.items()}
     _check_counts(dataset, shares, counts, class_names(dataset, data_dir))
     return parts
+
+
+def _check_asked(dataset: str, shares: Mapping[str, float]) -> None:
+    """The data set is known, and what its splits get of one pool of images is there to be given. Raises: UsageError."""
+    require_known("dataset", dataset, DATASETS)
+    pools = [("train", "val", "test")] if dataset == "digits" else [("train", "val"), ("test",)]
+    for pool in pools:
+        given = [shares[name] for name in pool]
+        if min(given) < 0 or sum(given) > 1 + ROUNDING:
+            numbers = " + ".join(f"{share:g}" for share in given)
+            raise UsageError(
+                f"split of {dataset}: {' + '.join(pool)} = {numbers}; they are shares of "
+                f"{'all images' if dataset == 'digits' else f'the official {pool[0]} part'}, from 0 to 1 together."
+            )
 
 
 def _check_counts(
@@ -276,7 +292,7 @@ def _rows(data: Images, fractions: Mapping[str, float]) -> dict[str, np.ndarray]
 def _shares(labels: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:
     """`stratified`, for fractions that may leave something over."""
     over = 1 - sum(fractions.values())
-    rows = stratified(labels, {**fractions, **({UNUSED: over} if over > 1e-9 else {})}, SPLIT_SEED)
+    rows = stratified(labels, {**fractions, **({UNUSED: over} if over > ROUNDING else {})}, SPLIT_SEED)
     rows.pop(UNUSED, None)
     return rows
 
