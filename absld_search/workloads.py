@@ -282,6 +282,7 @@ WORKLOADS: dict[str, Workload] = {
         DIGITS, CIFAR10_MICRO, CIFAR10_MINI, CIFAR10, CIFAR10_MOBILENET, CIFAR100, SVHN, TINY_IMAGENET,
     )
 }  # fmt: skip
+WITH_SCIKIT_LEARN = "digits"  # the data set that every installation has
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "tiny-imagenet": "Tiny-ImageNet-200"}
 SMOKE = "-smoke"
 FORMS = "train:METHOD:MODEL, file:STEM:MODEL, robustbench:ID"
@@ -328,7 +329,8 @@ def teacher_spec(setting: Workload, name: str) -> Teacher:
 
 def needs(setting: Workload) -> list[str]:
     """What a person must have before the workload can run."""
-    data = [f"{DATA[setting.dataset]} in --data-dir"] if setting.dataset in DATA else []
+    title = DATA.get(setting.dataset, f"data set {setting.dataset}")
+    data = [] if setting.dataset == WITH_SCIKIT_LEARN else [f"{title} in --data-dir"]
     files = [
         f"{spec.file} in --teacher-dir for teacher {name} ({spec.source})"
         for name, spec in setting.teachers.items()

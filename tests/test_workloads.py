@@ -71,6 +71,12 @@ def test_workloads_are_listed_with_cost_and_needs_and_without_torch() -> None:
     assert "model_cifar_wrn.pt" in found.stdout and "needs nothing" in found.stdout
 
 
+def test_what_an_added_workload_needs_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORKLOADS, "mine", replace(WORKLOADS["cifar10-micro"], name="mine", dataset="mine"))
+    listed = CliRunner().invoke(run.main, ["--list-workloads"]).stdout.split("mine\n")[1]
+    assert "needs data set mine in --data-dir" in listed and "needs nothing" not in listed
+
+
 def refused(*words: str) -> str:
     found = CliRunner().invoke(run.main, list(words))
     assert found.exit_code == 2 and found.stdout == "" and "Traceback" not in found.output, found.output

@@ -234,7 +234,7 @@ def _check_asked(dataset: str, shares: Mapping[str, float]) -> None:
     require_known("dataset", dataset, DATASETS)
     pools = [("train", "val", "test")] if dataset == "digits" else [("train", "val"), ("test",)]
     for pool in pools:
-        given = [shares[name] for name in pool]
+        given = [shares.get(name, 0.0) for name in pool]
         if min(given) < 0 or sum(given) > 1 + ROUNDING:
             numbers = " + ".join(f"{share:g}" for share in given)
             raise UsageError(

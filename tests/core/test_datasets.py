@@ -137,7 +137,15 @@ def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
 
 def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     for name, words in (
-        ("cifar10", ["cifar-10-batches-py/", "train-*.parquet", "columns img and label", "--download"]),
+        (
+            "cifar10",
+            [
+                "cifar-10-batches-py/ (the layout of torchvision)",
+                "train-*.parquet",
+                "columns img and label",
+                "--download",
+            ],
+        ),
         ("cifar100", ["cifar-100-python/", "fine_label"]),
         ("svhn", ["train_32x32.mat"]),
         ("tiny-imagenet", ["tiny-imagenet-200/"]),
@@ -148,6 +156,26 @@ def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     with pytest.raises(UsageError, match="no CIFAR-10 there"):
         datasets.open_images("cifar10", str(tmp_path))
+
+
+def test_no_layout_and_no_download_is_offered_that_a_data_set_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(datasets.IMAGE_SETS, "mine", datasets.ImageSet("My images", 3, 16, "kind"))
+    with pytest.raises(UsageError) as refused:
+        datasets.open_images("mine", str(tmp_path))
+    assert str(refused.value) == (
+        f"--data-dir {tmp_path}: no My images there. Put train-*.parquet and test-*.parquet with columns img and kind "
+        "into it, or name the folder that has them."
+    )
+    with pytest.raises(UsageError, match="--download: torchvision does not offer My images"):
+        datasets.download("mine", str(tmp_path))
+    with pytest.raises(UsageError, match="Did you mean 'mine'"):
+        datasets.download("mnie", str(tmp_path))
+    with pytest.raises(UsageError) as refused:
+        datasets.open_images("tiny-imagenet", str(tmp_path))
+    assert "tiny-imagenet-200/ (as its archive unpacks) or" in str(refused.value)
+    assert "--download" not in str(refused.value)
 
 
 def test_files_of_another_data_set_are_refused(tmp_path: Path) -> None:
@@ -238,6 +266,13 @@ def test_whole_numbers_of_any_type_are_labels(refused: Callable[..., str], value
     pq.write_table(pa.table({**good_columns(), "label": values}), tmp_path / "train-00000.parquet")
     data.look("mine", SHARES, str(tmp_path))
     assert data.facts("mine", SHARES, str(tmp_path))["counts"] == {"train": [2] * 3, "val": [2] * 3, "test": [4] * 3}
+
+
+def test_as_many_names_as_classes(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(label=["a"] * 12)
+    table = pa.table(good_columns()).replace_schema_metadata({"classes": "cat,dog"})
+    pq.write_table(table, tmp_path / "train-00000.parquet")
+    assert said_of(tmp_path) == "--data-dir: train names 2 classes, My images has 3."
 
 
 def test_a_look_sees_that_a_class_is_missing(refused: Callable[..., str]) -> None:
