@@ -302,6 +302,11 @@ def test_an_image_of_another_size_or_none_is_named(refused: Callable[..., str]) 
         assert f"train-00000.parquet: {said}" in message and "0x" not in message
 
 
+def test_a_refused_data_set_leaves_nothing_in_the_cache(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(img=[None] * 12)
+    assert not list((tmp_path / "cache" / "data").iterdir())
+
+
 def test_a_damaged_parquet_file_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
     refused(look=False, img=[*good_columns()["img"][:11], {"bytes": b"", "path": None}])
     whole = (tmp_path / "train-00000.parquet").read_bytes()
