@@ -29,7 +29,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/methods_card.py": ({CORE}, {"click"}),
     "absld_search/ui.py": ({"words", "search.mlflow_view", "search.tracking"}, {"click"}),
     "absld_search/core/faults.py": ({"words"}, set()),
-    "absld_search/core/files.py": ({"core.faults"}, {"platformdirs"}),
+    "absld_search/core/files.py": ({"words", "core.faults"}, {"platformdirs"}),
     "absld_search/doctor.py": ({"words", "search."}, {"click"}),
     "absld_search/core/readers.py": ({"words"}, {"numpy", "PIL", "scipy"}),
     "absld_search/core/parquet.py": ({"words", "core.readers"}, {"numpy", "pyarrow"}),

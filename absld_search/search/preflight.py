@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from absld_search.core import data, datasets, models, teachers
-from absld_search.core.files import cache_folder
+from absld_search.core.files import cache_folder, existing, require_writable
 from absld_search.core.store import Store
 from absld_search.search import answering, costs, database, resources
 from absld_search.search import ledger as ledgers
@@ -30,9 +29,9 @@ def check(plan: Plan, dry: bool = False) -> None:
     _check_numbers(plan)
     _check_processes(plan)
     _check_device(plan, dry)
-    _check_writable("--out", plan.folder)
+    require_writable("--out", plan.folder)
     _check_own(plan)
-    _check_writable("ABSLD_CACHE_DIR", cache_folder())
+    require_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
     check_storage(plan)
     _check_tracking(plan.request.tracking_uri)
@@ -137,25 +136,6 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _check_writable(flag: str, folder: Path) -> None:
-    """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
-    try:
-        place = _existing(folder)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        place = Path(error.filename or folder)
-        raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
-
-
-def _existing(folder: Path) -> Path:
-    """The nearest parent that there is."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
 def _check_own(plan: Plan) -> None:
     """A study's folder lies where it seems to lie, and holds what its user put there."""
     folder = plan.folder
@@ -205,7 +185,7 @@ def _check_images(plan: Plan, dry: bool) -> None:
 
 def check_space(plan: Plan) -> None:
     """What the study will come to fits on the disk. Raises: UsageError with both numbers."""
-    place = _existing(plan.folder)
+    place = existing(plan.folder)
     free, needed = shutil.disk_usage(place).free, bytes_needed(plan)
     if free < needed:
         raise UsageError(f"--out: {place} has {free / 1e9:.1f} GB free, this study needs about {needed / 1e9:.1f} GB.")
@@ -244,7 +224,7 @@ def check_storage(plan: Plan) -> None:
             if not file.exists():
                 _check_unknown(plan)
                 _check_local(file.parent)
-                return _check_writable("--storage", file.parent)
+                return require_writable("--storage", file.parent)
             _check_local(file.parent)
         engine = ledgers.connect(url)
         with engine.connect() as connection:
