@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from absld_search.core import data, metrics, models, records, results, teacher_files, verdicts
+from absld_search.core import data, files, metrics, models, records, results, teacher_files, verdicts
 from absld_search.core.attack_names import ATTACKS, KINDS, STRENGTH, canonical, strongest
 from absld_search.core.evaluation import Outcome, Progress, evaluate
 from absld_search.search import stats
@@ -24,6 +25,7 @@ from absld_search.words import UsageError
 from absld_search.workloads import Workload, workload
 
 FORMAT = 2  # raised when the JSON changes its form
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def run(asked: Request, out: Path, progress: Progress = lambda stage, done, tota
         raise UsageError("--attacks names no attack.")
     if "transfer" in names and asked.source is None:
         raise UsageError("attack 'transfer' needs --source, the checkpoint whose examples it hands over.")
+    if not os.path.isfile(out / EVALUATION):  # one that is there is answered from, wherever it lies
+        files.require_writable("--out", out)
     num_classes, channels, size = data.shape(setting.dataset)
     facts = (asked.model or setting.student, num_classes, channels, size, setting.dataset)
     model, digest = network(asked.checkpoint, *facts)
@@ -69,7 +73,7 @@ def run(asked: Request, out: Path, progress: Progress = lambda stage, done, tota
     found = evaluate(model, split, names, setting.eps, setting.eval_step_size, **more)
     content = {**head, **summary(found, data.class_names(setting.dataset, str(asked.data_dir)))}
     results.write_images(out / "images.parquet", records.image_rows(digest[:16], {asked.split: found}))
-    results.write_json(out / "evaluation.json", content)
+    results.write_json(out / EVALUATION, content)
     store.clear()
     return content
 
@@ -78,7 +82,7 @@ def _known(out: Path, head: Mapping[str, Any], names: tuple[str, ...]) -> dict[s
     """The same evaluation, if it lies in `out` already. Raises: UsageError where another does, or nothing can lie."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        found = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+        found = json.loads((out / EVALUATION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -61,7 +61,7 @@ def _train(
     import torch
 
     from absld_search.core import config, data, datasets, teacher_making, trial
-    from absld_search.core.files import Folders
+    from absld_search.core.files import Folders, require_writable
     from absld_search.workloads import workload as named
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -71,6 +71,7 @@ def _train(
     given |= {} if epochs is None else {"epochs": epochs}
     asked = config.TrialConfig.from_words(given, workload, seed, device, folders=folders)
     asked = replace(asked, deterministic=deterministic)
+    require_writable("--out", out / asked.key)  # before a teacher is trained for it
     if download and setting.dataset != "digits":
         datasets.download(setting.dataset, folders.data)
     for line in data.counted(setting.dataset, setting.split, folders.data):

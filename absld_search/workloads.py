@@ -282,15 +282,19 @@ WORKLOADS: dict[str, Workload] = {
         DIGITS, CIFAR10_MICRO, CIFAR10_MINI, CIFAR10, CIFAR10_MOBILENET, CIFAR100, SVHN, TINY_IMAGENET,
     )
 }  # fmt: skip
+WITH_SCIKIT_LEARN = "digits"  # the data set that every installation has
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "tiny-imagenet": "Tiny-ImageNet-200"}
 SMOKE = "-smoke"
 FORMS = "train:METHOD:MODEL, file:STEM:MODEL, robustbench:ID"
 
 
 def workload(name: str) -> Workload:
-    """The workload called `name`; `NAME-smoke` is its tiny form. Raises: UsageError naming the nearest."""
+    """The workload called `name`; `NAME-smoke` is its tiny form. Raises: UsageError naming the nearest, or an entry
+    that has another name than its key."""
     plain = name.removesuffix(SMOKE)
     found = WORKLOADS[require_known("workload", plain, WORKLOADS)]
+    if found.name != plain:  # which names studies and teachers: two workloads would share theirs
+        raise UsageError(f"workload {plain!r}: its entry in WORKLOADS says name={found.name!r}; write name={plain!r}.")
     return found if plain == name else smoke(found)
 
 
@@ -325,7 +329,8 @@ def teacher_spec(setting: Workload, name: str) -> Teacher:
 
 def needs(setting: Workload) -> list[str]:
     """What a person must have before the workload can run."""
-    data = [f"{DATA[setting.dataset]} in --data-dir"] if setting.dataset in DATA else []
+    title = DATA.get(setting.dataset, f"data set {setting.dataset}")
+    data = [] if setting.dataset == WITH_SCIKIT_LEARN else [f"{title} in --data-dir"]
     files = [
         f"{spec.file} in --teacher-dir for teacher {name} ({spec.source})"
         for name, spec in setting.teachers.items()

@@ -119,6 +119,13 @@ def test_bad_words_exit_with_2_before_anything_is_created(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["/proc/nope", "net.safetensors/below"])
+def test_an_out_that_cannot_be_written_is_refused_by_its_name(checkpoint: Path, tmp_path: Path, where: str) -> None:
+    found = invoke(checkpoint, "--out", tmp_path / where)
+    assert found.exit_code == 2 and f"error: --out: nothing can be written in {tmp_path / where} (" in found.stderr
+    assert found.stdout == ""
+
+
 def test_a_missing_or_poisoned_checkpoint_is_refused(tmp_path: Path) -> None:
     found = invoke(tmp_path / "none.pt")
     assert found.exit_code == 2 and "is not there" in found.output

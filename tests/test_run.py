@@ -87,6 +87,14 @@ def test_a_home_in_which_nothing_can_be_written_is_named(tmp_path: Path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+def test_an_out_in_which_nothing_can_be_written_is_named_as_it_was_asked_for() -> None:
+    found = CliRunner().invoke(run.main, ["ablation_dual_temps", "--dry-run", "--out", "/proc/nope"])
+    assert found.exit_code == 2
+    assert found.stderr.startswith(
+        "error: --out: nothing can be written in /proc/nope/ablation_dual_temps-digits (/proc: "
+    )
+
+
 @pytest.mark.parametrize("words", [REFUSALS[0][0], REFUSALS[1][0], REFUSALS[2][0], REFUSALS[4][0]])
 def test_refused_by_the_real_command(words: list[str], tmp_path: Path) -> None:
     found = command(*words, "--out", str(tmp_path / "out"))

@@ -40,6 +40,17 @@ def test_refusals(tmp_path: Path, word: str, message: str) -> None:
     assert code == 2 and message in error and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["/proc/nope", "file/below"])
+def test_an_out_that_cannot_be_written_is_refused_before_a_teacher_is_trained(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "file").touch()
+    code, output, error = run(out=tmp_path / where)
+    assert code == 2 and f"--out: nothing can be written in {tmp_path / where}/" in error and not output
+    assert not (tmp_path / "cache").exists()
+
+
 def test_imports_neither_ray_nor_optuna_nor_mlflow() -> None:
     code = (
         "import sys; import absld_search.train; import absld_search.core.trial\n"

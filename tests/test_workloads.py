@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner, Result
 
-from absld_search import run, train
+from absld_search import evaluate, run, train
 from absld_search.core import data, datasets, models, results, teacher_making, trial
 from absld_search.core.config import TrialConfig
 from absld_search.core.files import Folders
@@ -70,10 +71,38 @@ def test_workloads_are_listed_with_cost_and_needs_and_without_torch() -> None:
     assert "model_cifar_wrn.pt" in found.stdout and "needs nothing" in found.stdout
 
 
+def test_what_an_added_workload_needs_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORKLOADS, "mine", replace(WORKLOADS["cifar10-micro"], name="mine", dataset="mine"))
+    listed = CliRunner().invoke(run.main, ["--list-workloads"]).stdout.split("mine\n")[1]
+    assert "needs data set mine in --data-dir" in listed and "needs nothing" not in listed
+
+
 def refused(*words: str) -> str:
     found = CliRunner().invoke(run.main, list(words))
     assert found.exit_code == 2 and found.stdout == "" and "Traceback" not in found.output, found.output
     return found.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"dataset": "digts"}, "dataset 'digts' is unknown. Did you mean 'digits'?"),
+        ({"name": "digits"}, "workload 'mine': its entry in WORKLOADS says name='digits'; write name='mine'"),
+        ({"split": {"train": 0.5, "val": 0.3, "test": 0.35}}, "train + val + test = 0.5 + 0.3 + 0.35"),
+    ],
+)
+def test_an_entry_that_cannot_be_is_refused_by_every_command(
+    changed: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WORKLOADS, "mine", replace(WORKLOADS["digits"], **{"name": "mine", **changed}))
+    out = ["--workload", "mine", "--out", str(tmp_path / "out")]
+    assert said in refused("absld", "--dry-run", *out) and said in refused("absld", *out)
+    checkpoint = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(models.build("cnn-8", 10, 1, 0).state_dict(), checkpoint)
+    for command, words in ((train.main, out), (evaluate.main, [str(checkpoint), *out])):
+        found = CliRunner().invoke(command, words)
+        assert found.exit_code == 2 and said in found.stderr, found.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_data_are_refused_in_the_dry_run(tmp_path: Path) -> None:
@@ -110,7 +139,9 @@ def test_data_of_which_a_split_gets_none_are_refused_before_there_is_a_study(
     tiny: Workload, folders: Folders, tmp_path: Path
 ) -> None:
     words = ["absld", "--smoke", "--workload", "cifar10-micro", "--data-dir", folders.data]
-    assert "--data-dir: split " in refused(*words, "--out", str(tmp_path / "out")), "with nothing on stdout"
+    dry = refused(*words, "--out", str(tmp_path / "out"), "--dry-run")
+    assert "--data-dir: split " in dry and not (tmp_path / "cache").exists(), "told without decoding"
+    assert refused(*words, "--out", str(tmp_path / "out")) == dry, "with nothing on stdout"
     assert not (tmp_path / "out").exists()
 
 

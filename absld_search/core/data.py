@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absld_search.core import views
+from absld_search.core import datasets, views
 from absld_search.core.datasets import IMAGE_SETS, open_images
 from absld_search.core.image_cache import Images
 from absld_search.words import UsageError, require_known
@@ -20,6 +20,7 @@ from absld_search.workloads import PLAIN, Augmentation
 SPLIT_SEED = 20231205  # never changed: it decides which images are test images
 DATASETS = ("digits", *IMAGE_SETS)
 UNUSED = "unused"  # what fractions below one leave over
+ROUNDING = 1e-9  # by which fractions that come to one may miss it
 
 
 class Batch(NamedTuple):
@@ -170,7 +171,8 @@ def class_names(dataset: str, data_dir: str = "") -> tuple[str, ...]:
 
 
 def shape(dataset: str) -> tuple[int, int, int]:
-    """(classes, channels, pixels a side), without reading any data."""
+    """(classes, channels, pixels a side), without reading any data. Raises: UsageError with the nearest name."""
+    require_known("dataset", dataset, DATASETS)
     return (10, 1, 8) if dataset == "digits" else (IMAGE_SETS[dataset].num_classes, 3, IMAGE_SETS[dataset].size)
 
 
@@ -190,6 +192,20 @@ def facts(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> d
     return found | {"sha256": images.facts.sha256, "layout": images.facts.layout, "left_out_of_test": left_out}
 
 
+def look(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> None:
+    """What `load` would refuse, told from the labels and the first images: in a second, and nothing is kept.
+
+    Raises: UsageError.
+    """
+    _check_asked(dataset, fractions)
+    if dataset == "digits":
+        return
+    found = datasets.look(dataset, data_dir)
+    names, rows = found.facts.classes, _rows(found, fractions)
+    counts = {name: np.bincount(found.labels[ids], minlength=len(names)).tolist() for name, ids in rows.items()}
+    _check_counts(dataset, fractions, counts, names)
+
+
 def counted(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> list[str]:
     """A line for each split: how many images, and how many of each class."""
     counts = facts(dataset, fractions, data_dir)["counts"]
@@ -205,18 +221,39 @@ def _range(counts: list[int]) -> str:
 def _splits(
     dataset: str, fractions: tuple[tuple[str, float], ...], device: str, data_dir: str = ""
 ) -> dict[str, Split]:
-    require_known("dataset", dataset, DATASETS)
     shares = dict(fractions)
+    _check_asked(dataset, shares)
     parts = _digits(shares, device) if dataset == "digits" else _cut(dataset, shares, device, data_dir)
-    names = class_names(dataset, data_dir)
-    for name, part in parts.items():
-        for label, number in enumerate(part.counts()):
+    counts = {name: part.counts() for name, part in parts.items()}
+    _check_counts(dataset, shares, counts, class_names(dataset, data_dir))
+    return parts
+
+
+def _check_asked(dataset: str, shares: Mapping[str, float]) -> None:
+    """The data set is known, and what its splits get of one pool of images is there to be given. Raises: UsageError."""
+    require_known("dataset", dataset, DATASETS)
+    pools = [("train", "val", "test")] if dataset == "digits" else [("train", "val"), ("test",)]
+    for pool in pools:
+        given = [shares.get(name, 0.0) for name in pool]
+        if min(given) < 0 or sum(given) > 1 + ROUNDING:
+            numbers = " + ".join(f"{share:g}" for share in given)
+            raise UsageError(
+                f"split of {dataset}: {' + '.join(pool)} = {numbers}; they are shares of "
+                f"{'all images' if dataset == 'digits' else f'the official {pool[0]} part'}, from 0 to 1 together."
+            )
+
+
+def _check_counts(
+    dataset: str, shares: Mapping[str, float], counts: Mapping[str, list[int]], names: tuple[str, ...]
+) -> None:
+    """Raises: UsageError naming the first split that has no image of a class."""
+    for name, found in counts.items():
+        for label, number in enumerate(found):
             if not number:
                 raise UsageError(
                     f"--data-dir: split {name!r} of {dataset} has no image of class {label} ({names[label]}). It gets "
                     f"{shares[name]:g} of each class's images, so there must be more of them."
                 )
-    return parts
 
 
 def _digits(fractions: Mapping[str, float], device: str) -> dict[str, Split]:
@@ -239,19 +276,23 @@ def _digits(fractions: Mapping[str, float], device: str) -> dict[str, Split]:
 def _cut(dataset: str, fractions: Mapping[str, float], device: str, data_dir: str) -> dict[str, Split]:
     """Train, val and monitor from the official training part; test from the official test part, originals only."""
     data = open_images(dataset, data_dir)
+    pixels = _resident(dataset, data_dir, device)
+    return {name: _part(data, pixels, ids) for name, ids in _rows(data, fractions).items()}
+
+
+def _rows(data: Images, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """The images of each part, as ids in the whole data set: {name: (n,)}."""
     train, labels = data.facts.train, data.labels
     inside = {name: share for name, share in fractions.items() if name != "test"}
     rows = _shares(labels[:train], inside)
     test = _shares(labels[train:], {"test": fractions["test"]})["test"] + train
-    rows["test"] = test[data.exact[test]]
-    pixels = _resident(dataset, data_dir, device)
-    return {name: _part(data, pixels, ids) for name, ids in rows.items()}
+    return rows | {"test": test[data.exact[test]]}
 
 
 def _shares(labels: np.ndarray, fractions: Mapping[str, float]) -> dict[str, np.ndarray]:
     """`stratified`, for fractions that may leave something over."""
     over = 1 - sum(fractions.values())
-    rows = stratified(labels, {**fractions, **({UNUSED: over} if over > 1e-9 else {})}, SPLIT_SEED)
+    rows = stratified(labels, {**fractions, **({UNUSED: over} if over > ROUNDING else {})}, SPLIT_SEED)
     rows.pop(UNUSED, None)
     return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from absld_search.core import faults
+from absld_search.words import UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, beyond the limit of a file's size
 SAID = ("database or disk is full", os.strerror(errno.ENOSPC))  # by SQLite, and by libraries that keep no number
@@ -32,6 +34,26 @@ class Folders:
 
     data: str = ""
     teachers: str = ""
+
+
+def require_writable(flag: str, folder: Path) -> None:
+    """Something can be written in `folder`, which need not be there yet, and is not made. Raises: UsageError."""
+    place = folder
+    try:
+        place = existing(folder)
+        with tempfile.TemporaryFile(dir=place):  # tried, since root is told that it may anywhere
+            pass
+    except OSError as error:
+        why = error.strerror if place == folder else f"{place}: {error.strerror}"
+        raise UsageError(f"{flag}: nothing can be written in {folder} ({why}).") from None
+
+
+def existing(folder: Path) -> Path:
+    """The nearest parent that there is."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,13 +45,26 @@ def opened(folder: Path, make: Callable[[], Images]) -> Images:
     folder.parent.mkdir(parents=True, exist_ok=True)
     found = _mapped(folder)
     if found is None:
-        with FileLock(f"{folder}.lock"):
+        with _making(folder):
             found = _mapped(folder)  # another process may have made it meanwhile
             if found is None:
                 _write(folder, make())
                 found = _mapped(folder)
     assert found is not None, f"{folder} cannot be read back"
     return found
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """The lock of whoever makes the folder. Where that fails the lock's file goes too: whoever waits for it fails in
+    the same way, one after the other or not."""
+    lock = FileLock(f"{folder}.lock")
+    with lock:
+        try:
+            yield
+        except Exception:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            raise
 
 
 def _mapped(folder: Path) -> Images | None:

@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk: torchvision's layouts, Parquet, image folders -> uint8 images and labels.
+"""Data sets as they lie on disk: torchvision's layouts, image folders -> uint8 images and labels.
 
 Nothing here runs code that came with the data: the pickles of CIFAR are read with everything but NumPy arrays
 refused.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +29,15 @@ class Part(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set found on disk: what to read, and the files whose change means that it must be read again."""
+    """A data set found on disk: what to read, and the files whose change means that it must be read again.
+
+    A part is read whole, or, where False is given, with all labels and with the first image at least: in no time.
+    """
 
     layout: str
     files: list[Path]
-    train: Callable[[], Part]
-    test: Callable[[], Part]
+    train: Callable[[bool], Part]
+    test: Callable[[bool], Part]
 
 
 class _OnlyArrays(pickle.Unpickler):
@@ -58,7 +63,7 @@ def cifar(folder: Path, train: list[str], test: list[str], label: str, meta: tup
         images = np.concatenate([batch["data"] for batch in read]).reshape(-1, 3, 32, 32)
         return _part(images, np.concatenate([batch[label] for batch in read]), classes=names)
 
-    return Source("torchvision", files, lambda: part(train), lambda: part(test))
+    return Source("torchvision", files, lambda whole: part(train), lambda whole: part(test))  # half a second as it is
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
@@ -75,15 +80,16 @@ def svhn(folder: Path) -> Source | None:
     train, test = folder / "train_32x32.mat", folder / "test_32x32.mat"
     if not (train.is_file() and test.is_file()):
         return None
-    return Source("torchvision", [train, test], lambda: _mat(train), lambda: _mat(test))
+    return Source("torchvision", [train, test], partial(_mat, train), partial(_mat, test))
 
 
-def _mat(path: Path) -> Part:
-    from scipy.io import loadmat  # half a second that only the first reading pays
+def _mat(path: Path, whole: bool) -> Part:
+    from scipy.io import loadmat, whosmat  # half a second that only the first reading pays
 
     try:
-        found = loadmat(path)
-    except (ValueError, OSError, NotImplementedError, TypeError) as error:
+        shape = {name: shape for name, shape, _ in whosmat(path)}["X"]
+        found = {"X": np.zeros((*shape[:3], 1))} | loadmat(path, variable_names=None if whole else ["y"])
+    except (ValueError, OSError, NotImplementedError, TypeError, KeyError) as error:
         raise UsageError(f"--data-dir: {path} is damaged or no MATLAB file ({error}).") from None
     labels = found["y"].astype(np.int64).ravel() % 10  # the files write the digit 0 as 10
     return _part(found["X"].transpose(3, 2, 0, 1), labels)
@@ -101,69 +107,64 @@ def image_folder(folder: Path) -> Source | None:
     return Source(
         "image folder",
         watched,
-        lambda: _decoded(len(in_train), ((path.read_bytes(), label) for path, label in in_train), classes),
-        lambda: _annotated(annotations, classes),
+        lambda whole: _listed(in_train, classes, whole),
+        lambda whole: _annotated(annotations, classes, whole),
     )
 
 
-def _annotated(annotations: Path, classes: tuple[str, ...]) -> Part:
+def _listed(files: list[tuple[Path, int]], classes: tuple[str, ...], whole: bool) -> Part:
+    """Image files with their labels as a part."""
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    return decoded(_contents(path for path, _ in files), labels, classes, whole)
+
+
+def _contents(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in files:
+        try:
+            yield str(path), path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"--data-dir: {path} cannot be read ({error.strerror}).") from None
+
+
+def _annotated(annotations: Path, classes: tuple[str, ...], whole: bool) -> Part:
     lines = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
     unknown = sorted({wnid for _, wnid in lines} - set(classes))
     if unknown:
         raise UsageError(f"--data-dir: {annotations} names class {unknown[0]}, which train/ does not have.")
     number = {wnid: label for label, wnid in enumerate(classes)}
     images = annotations.parent / "images"
-    return _decoded(len(lines), (((images / name).read_bytes(), number[wnid]) for name, wnid in lines), classes)
+    return _listed([(images / name, number[wnid]) for name, wnid in lines], classes, whole)
 
 
-def parquet(folder: Path, label: str, test: tuple[str, ...] = ("test",)) -> Source | None:
-    """The column layout of the public copies: `img` or `image` {bytes, path}, and a label column."""
-    train_files = sorted(folder.glob("train-*.parquet"))
-    test_files = next((found for stem in test if (found := sorted(folder.glob(f"{stem}-*.parquet")))), [])
-    if not (train_files and test_files):
-        return None
-    return Source(
-        "Parquet",
-        [*train_files, *test_files],
-        lambda: _from_parquet(train_files, label),
-        lambda: _from_parquet(test_files, label),
-    )
+def decoded(
+    encoded: Iterable[tuple[str, bytes]], labels: np.ndarray, classes: tuple[str, ...] = (), whole: bool = True
+) -> Part:
+    """The part whose images are these files: for each where it lies, in a person's words, and its content.
+
+    Not `whole`: the first image alone. Raises: UsageError naming the image that is none, or of another size.
+    """
+    images = np.empty(0, np.uint8)
+    for position, (where, content) in enumerate(islice(encoded, None if whole else 1)):
+        found = _image(where, content)
+        if not position:
+            images = np.empty((len(labels) if whole else 1, *found.shape), np.uint8)
+        if found.shape != images.shape[1:]:
+            raise UsageError(f"--data-dir: {where} is {found.shape}, the first {images.shape[1:]}.")
+        images[position] = found
+    return _part(images, labels, classes=classes)
 
 
-def _from_parquet(files: list[Path], label: str) -> Part:
-    import pyarrow.parquet as pq
-
-    opened = [pq.ParquetFile(path) for path in files]
-    schema = opened[0].schema_arrow
-    image = next((name for name in ("img", "image") if name in schema.names), None)
-    if image is None or label not in schema.names:
-        raise UsageError(f"--data-dir: {files[0]} has columns {', '.join(schema.names)}; img and {label} are needed.")
-    columns = [image, label] + (["exact"] if "exact" in schema.names else [])
-    names = (schema.metadata or {}).get(b"classes", b"").decode()
-    rows = (row for file in opened for batch in file.iter_batches(1000, columns=columns) for row in batch.to_pylist())
-    total = sum(file.metadata.num_rows for file in opened)
-    exact = np.ones(total, dtype=bool)
-
-    def images() -> Iterator[tuple[bytes, int]]:
-        for position, row in enumerate(rows):
-            exact[position] = row.get("exact", True)
-            yield row[image]["bytes"], row[label]
-
-    return _decoded(total, images(), tuple(names.split(",")) if names else ())._replace(exact=exact)
-
-
-def _decoded(total: int, encoded: Iterable[tuple[bytes, int]], classes: tuple[str, ...]) -> Part:
+def _image(where: str, content: bytes) -> np.ndarray:
+    """(3, H, W) uint8."""
     from PIL import Image, UnidentifiedImageError
 
-    images, labels = np.empty(0, np.uint8), np.empty(total, np.int64)
-    for position, (content, label) in enumerate(encoded):
-        try:
-            found = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
-        except (UnidentifiedImageError, OSError) as error:
-            raise UsageError(f"--data-dir: image {position} cannot be decoded ({error}).") from None
-        images = images if position else np.empty((total, *found.shape), np.uint8)
-        images[position], labels[position] = found, label
-    return _part(images, labels, classes=classes)
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+    except UnidentifiedImageError:  # its text names the buffer in memory
+        why = "in no format that Pillow knows"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = str(error)
+    raise UsageError(f"--data-dir: {where} cannot be decoded ({why}).")
 
 
 def _part(images: np.ndarray, labels: Any, classes: tuple[str, ...] = ()) -> Part:

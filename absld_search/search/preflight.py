@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from absld_search.core import data, datasets, models, teachers
-from absld_search.core.files import cache_folder
+from absld_search.core.files import cache_folder, existing, require_writable
 from absld_search.core.store import Store
 from absld_search.search import answering, costs, database, resources
 from absld_search.search import ledger as ledgers
@@ -25,21 +24,21 @@ ROOM = 100_000_000  # bytes for the databases, MLflow's files, the report, and R
 
 def check(plan: Plan, dry: bool = False) -> None:
     """Raises: UsageError for the first thing in the way; Away. Creates nothing, but for the decoded data in the
-    cache, where a study that begins will look for them; `dry`: not these, and no machine either."""
+    cache, where a study that begins will look for them; `dry`: not these (labels and first images are checked where
+    they lie), and no machine either."""
     _check_numbers(plan)
     _check_processes(plan)
     _check_device(plan, dry)
-    _check_writable("--out", plan.folder)
+    require_writable("--out", plan.folder)
     _check_own(plan)
-    _check_writable("ABSLD_CACHE_DIR", cache_folder())
+    require_writable("ABSLD_CACHE_DIR", cache_folder())
     _check_data(plan)
     check_storage(plan)
     _check_tracking(plan.request.tracking_uri)
     check_space(plan)
     if plan.request.store:
         _check_store(plan)
-    if not dry:
-        _check_images(plan)
+    _check_images(plan, dry)
 
 
 def _check_store(plan: Plan) -> None:
@@ -137,25 +136,6 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _check_writable(flag: str, folder: Path) -> None:
-    """The nearest existing parent must be a folder we may write in: tried, since root is told that it may anywhere."""
-    try:
-        place = _existing(folder)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        place = Path(error.filename or folder)
-        raise UsageError(f"{flag}: nothing can be written in {place} ({error.strerror}).") from None
-
-
-def _existing(folder: Path) -> Path:
-    """The nearest parent that there is."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
 def _check_own(plan: Plan) -> None:
     """A study's folder lies where it seems to lie, and holds what its user put there."""
     folder = plan.folder
@@ -192,18 +172,20 @@ def _refused(check: Callable[..., Any], *asked: Any) -> list[str]:
     return []
 
 
-def _check_images(plan: Plan) -> None:
+def _check_images(plan: Plan, dry: bool) -> None:
     """A study that begins has images of every class in every split: they are decoded for it, before it has a folder.
 
-    Raises: UsageError naming split and class.
+    `dry`: labels and first images alone are read, and nothing is kept. Raises: UsageError naming split and class, or
+    file and image.
     """
     if not _begun(plan):
-        data.facts(plan.setting.dataset, plan.setting.split, plan.folders.data)
+        read = data.look if dry else data.facts
+        read(plan.setting.dataset, plan.setting.split, plan.folders.data)
 
 
 def check_space(plan: Plan) -> None:
     """What the study will come to fits on the disk. Raises: UsageError with both numbers."""
-    place = _existing(plan.folder)
+    place = existing(plan.folder)
     free, needed = shutil.disk_usage(place).free, bytes_needed(plan)
     if free < needed:
         raise UsageError(f"--out: {place} has {free / 1e9:.1f} GB free, this study needs about {needed / 1e9:.1f} GB.")
@@ -242,7 +224,7 @@ def check_storage(plan: Plan) -> None:
             if not file.exists():
                 _check_unknown(plan)
                 _check_local(file.parent)
-                return _check_writable("--storage", file.parent)
+                return require_writable("--storage", file.parent)
             _check_local(file.parent)
         engine = ledgers.connect(url)
         with engine.connect() as connection:

@@ -60,6 +60,35 @@ def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="cnn-8"):
         models.build("cnn8", 10, 1, 0)
 
+    with pytest.raises(UsageError, match="dataset 'cifar11' is unknown. Did you mean 'cifar10'?"):
+        data.shape("cifar11")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "said"),
+    [
+        (
+            "digits",
+            {"train": 0.5, "val": 0.3, "test": 0.35},
+            "train + val + test = 0.5 + 0.3 + 0.35; they are shares of",
+        ),
+        (
+            "cifar10",
+            {"train": 0.9, "val": 0.2, "test": 1.0},
+            "train + val = 0.9 + 0.2; they are shares of the official",
+        ),
+        ("cifar10", {"train": 0.9, "val": 0.1, "test": 1.5}, "test = 1.5; they are shares of the official test part"),
+        ("cifar10", {"train": 0.9, "val": -0.1, "test": 1.0}, "train + val = 0.9 + -0.1"),
+    ],
+)
+def test_shares_that_are_not_there_to_be_given_are_refused_before_any_file_is_read(
+    dataset: str, split: dict[str, float], said: str
+) -> None:
+    for read in (data.facts, data.look, lambda *words: data.load(*words[:2], "cpu", words[2])):
+        with pytest.raises(UsageError) as refused:
+            read(dataset, split, "/nowhere")
+        assert f"split of {dataset}: {said}" in str(refused.value)
+
 
 def test_model_is_a_function_of_its_seed_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(1)

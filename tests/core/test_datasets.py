@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from absld_search.core import data, datasets, image_cache
@@ -133,7 +137,15 @@ def test_a_pickle_that_would_run_code_is_not_read(tmp_path: Path) -> None:
 
 def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     for name, words in (
-        ("cifar10", ["cifar-10-batches-py/", "train-*.parquet", "columns img and label", "--download"]),
+        (
+            "cifar10",
+            [
+                "cifar-10-batches-py/ (the layout of torchvision)",
+                "train-*.parquet",
+                "columns img and label",
+                "--download",
+            ],
+        ),
         ("cifar100", ["cifar-100-python/", "fine_label"]),
         ("svhn", ["train_32x32.mat"]),
         ("tiny-imagenet", ["tiny-imagenet-200/"]),
@@ -144,6 +156,26 @@ def test_missing_data_say_what_to_put_where(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     with pytest.raises(UsageError, match="no CIFAR-10 there"):
         datasets.open_images("cifar10", str(tmp_path))
+
+
+def test_no_layout_and_no_download_is_offered_that_a_data_set_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(datasets.IMAGE_SETS, "mine", datasets.ImageSet("My images", 3, 16, "kind"))
+    with pytest.raises(UsageError) as refused:
+        datasets.open_images("mine", str(tmp_path))
+    assert str(refused.value) == (
+        f"--data-dir {tmp_path}: no My images there. Put train-*.parquet and test-*.parquet with columns img and kind "
+        "into it, or name the folder that has them."
+    )
+    with pytest.raises(UsageError, match="--download: torchvision does not offer My images"):
+        datasets.download("mine", str(tmp_path))
+    with pytest.raises(UsageError, match="Did you mean 'mine'"):
+        datasets.download("mnie", str(tmp_path))
+    with pytest.raises(UsageError) as refused:
+        datasets.open_images("tiny-imagenet", str(tmp_path))
+    assert "tiny-imagenet-200/ (as its archive unpacks) or" in str(refused.value)
+    assert "--download" not in str(refused.value)
 
 
 def test_files_of_another_data_set_are_refused(tmp_path: Path) -> None:
@@ -176,3 +208,149 @@ def test_stand_ins_stay_out_of_test_alone(tmp_path: Path) -> None:
     assert len(train) + len(val) == 60 and len(test) == 38
     assert data.facts("cifar10", SHARES, place)["left_out_of_test"] == 2
     assert exact[test.ids.numpy()].all()
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What is said of a data set of three classes, 16 pixels a side, whose train file has such columns."""
+    monkeypatch.setenv("ABSLD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setitem(datasets.IMAGE_SETS, "mine", datasets.ImageSet("My images", 3, 16, "label"))
+    monkeypatch.setattr(data, "DATASETS", (*data.DATASETS, "mine"))
+
+    def said(look: bool = True, **columns: Any) -> str:
+        for name, changed in (("train", columns), ("test", {})):
+            pq.write_table(pa.table({**good_columns(), **changed}), tmp_path / f"{name}-00000.parquet")
+        return said_of(tmp_path, look)
+
+    return said
+
+
+def good_columns(n: int = 12) -> dict[str, list]:
+    images = files.random_images(n, size=16)
+    return {"img": [{"bytes": files.png(image), "path": None} for image in images], "label": [0, 1, 2] * (n // 3)}
+
+
+def said_of(folder: Path, look: bool = True) -> str:
+    """The refusal by reading everything; by a look at labels and first images the same, or, `look` false, none."""
+    datasets.open_images.cache_clear()
+    with pytest.raises(UsageError) as whole:
+        data.facts("mine", SHARES, str(folder))
+    if not look:
+        data.look("mine", SHARES, str(folder))
+        return str(whole.value)
+    with pytest.raises(UsageError) as quick:
+        data.look("mine", SHARES, str(folder))
+    assert str(quick.value) == str(whole.value)
+    return str(whole.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["cat", "dog", "cow"] * 4, "row 0 of column label is 'cat'"),
+        ([0, 1, None] * 4, "row 2 of column label is null"),
+        ([0.0, 1.0, 0.5] + [2.0] * 9, "row 2 of column label is 0.5"),
+        ([0.0, float("nan"), 1.0] * 4, "row 1 of column label is nan"),
+        (pa.array([2**63] * 12, pa.uint64()), f"row 0 of column label is {2**63}"),
+    ],
+)
+def test_labels_that_are_no_whole_numbers_are_refused_by_row(
+    refused: Callable[..., str], values: Any, found: str
+) -> None:
+    assert f"train-00000.parquet: {found}; a label is a whole number" in refused(label=values)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0] * 4, pa.array([0, 1, 2] * 4, pa.uint8())])
+def test_whole_numbers_of_any_type_are_labels(refused: Callable[..., str], values: Any, tmp_path: Path) -> None:
+    refused(label=["a"] * 12)
+    pq.write_table(pa.table({**good_columns(), "label": values}), tmp_path / "train-00000.parquet")
+    data.look("mine", SHARES, str(tmp_path))
+    assert data.facts("mine", SHARES, str(tmp_path))["counts"] == {"train": [2] * 3, "val": [2] * 3, "test": [4] * 3}
+
+
+def test_as_many_names_as_classes(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(label=["a"] * 12)
+    table = pa.table(good_columns()).replace_schema_metadata({"classes": "cat,dog"})
+    pq.write_table(table, tmp_path / "train-00000.parquet")
+    assert said_of(tmp_path) == "--data-dir: train names 2 classes, My images has 3."
+
+
+def test_a_look_sees_that_a_class_is_missing(refused: Callable[..., str]) -> None:
+    assert "split 'train' of mine has no image of class 2" in refused(label=[0, 1, 1] * 4)
+
+
+def test_columns_of_images_that_are_none_are_refused(refused: Callable[..., str]) -> None:
+    cells = good_columns()["img"]
+    plain = refused(img=[cell["bytes"] for cell in cells])
+    assert "train-00000.parquet: column img is binary, it must be a struct with the binary field bytes" in plain
+    assert "column img is struct<bytes: string>" in refused(img=[{"bytes": "x"}] * 12)
+    assert "column img is struct<path: string>" in refused(img=[{"path": "a.png"}] * 12)
+    for nothing in (None, {"bytes": None, "path": "a.png"}):
+        said = refused(img=[nothing, *cells[1:]])
+        assert "train-00000.parquet: image 0 is missing: column img has no bytes there" in said
+
+
+def test_an_image_of_another_size_or_none_is_named(refused: Callable[..., str]) -> None:
+    cells = good_columns()["img"]
+    for wrong, said in (
+        (files.png(files.random_images(1, size=20)[0]), "image 9 is (3, 20, 20), the first (3, 16, 16)"),
+        (b"no image", "image 9 cannot be decoded (in no format that Pillow knows)"),
+        (cells[9]["bytes"][:200], "image 9 cannot be decoded (image file is truncated"),
+        (b"", "image 9 cannot be decoded"),
+    ):
+        message = refused(look=False, img=[*cells[:9], {"bytes": wrong, "path": None}, *cells[10:]])
+        assert f"train-00000.parquet: {said}" in message and "0x" not in message
+
+
+def test_a_refused_data_set_leaves_nothing_in_the_cache(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(img=[None] * 12)
+    assert not list((tmp_path / "cache" / "data").iterdir())
+
+
+def test_a_damaged_parquet_file_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    refused(look=False, img=[*good_columns()["img"][:11], {"bytes": b"", "path": None}])
+    whole = (tmp_path / "train-00000.parquet").read_bytes()
+    for content in (b"", whole[:-5], whole[:100], b"PAR1" + b"\0" * 3000 + whole[3004:]):
+        (tmp_path / "train-00000.parquet").write_bytes(content)
+        assert "train-00000.parquet is damaged or no Parquet file (" in said_of(tmp_path)
+
+
+def test_a_later_file_with_other_columns_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    columns = good_columns()
+    pq.write_table(pa.table({"img": columns["img"], "labels": columns["label"]}), tmp_path / "train-00001.parquet")
+    assert "train-00001.parquet has columns img, labels; img and label are needed" in refused()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1, 2, 3] * 4, "train labels go from 1 to 3, My images has 3 classes, 0 to 2. Do they count from 1?"),
+        ([0, 2, 3] * 4, "train labels go from 0 to 3, My images has 3 classes, 0 to 2."),
+        ([5, 6, 7] * 4, "train labels go from 5 to 7, My images has 3 classes, 0 to 2."),
+        ([-1, 0, 1] * 4, "train labels go from -1 to 1, My images has 3 classes, 0 to 2."),
+    ],
+)
+def test_labels_out_of_range_are_told_as_they_are(refused: Callable[..., str], values: list[int], said: str) -> None:
+    assert refused(label=values) == f"--data-dir: {said}"
+
+
+def test_an_empty_part_is_refused(refused: Callable[..., str]) -> None:
+    nothing = {"img": pa.array([], pa.struct({"bytes": pa.binary()})), "label": pa.array([], pa.int64())}
+    assert refused(**nothing) == "--data-dir: the train part of My images has no images."
+
+
+def test_a_look_sees_what_reading_sees(tmp_path: Path) -> None:
+    """In every layout: the same labels, places of test and refusals, and next to no pixels."""
+    images, labels = files.random_images(300), files.labels_of(300, 100)
+    for name, place in (
+        ("cifar10", files.write_cifar10(tmp_path / "t", images, files.labels_of(300), 100)),
+        ("cifar10", files.write_parquet(tmp_path / "p", images, files.labels_of(300), 100, exact=labels > 3)),
+        ("cifar100", files.write_cifar100(tmp_path / "c", images, labels, 100)),
+        ("svhn", files.write_svhn(tmp_path / "s", images, files.labels_of(300), 100)),
+        ("tiny-imagenet", files.write_tiny(tmp_path / "i")),
+    ):
+        seen, read = datasets.look(name, str(place)), datasets.open_images(name, str(place))
+        assert seen.labels.tolist() == read.labels.tolist() and seen.exact.tolist() == read.exact.tolist()
+        assert seen.facts.classes == read.facts.classes and seen.facts.train == read.facts.train
+        assert seen.images.shape[1:] == read.images.shape[1:]
+        assert len(seen.images) == 2 or seen.facts.layout == "torchvision"

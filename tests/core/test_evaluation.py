@@ -40,10 +40,11 @@ EVERY: dict[str, attacks.Attack] = {
 
 
 class Linear(nn.Module):
-    """Class 0 against class 1 along one direction, and two classes that never win."""
+    """Class 0 against class 1 along one direction, and classes that never win, by default two."""
 
-    def __init__(self, seed: int = 0, shape: tuple[int, ...] = (1, 3, 3)) -> None:
+    def __init__(self, seed: int = 0, shape: tuple[int, ...] = (1, 3, 3), num_classes: int = 4) -> None:
         super().__init__()
+        self.num_classes = num_classes
         generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(shape, generator=generator))
 
@@ -57,7 +58,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         lead = self.lead(x)
         never = torch.full_like(lead, -5.0)
-        return torch.stack([lead, -lead, never, never - 1], 1)
+        return torch.stack([lead, -lead, *(never - place for place in range(self.num_classes - 2))], 1)
 
 
 class Constant(nn.Module):
@@ -85,8 +86,13 @@ def attack(request: pytest.FixtureRequest) -> attacks.Attack:
     return EVERY[request.param]
 
 
-def test_reaches_the_known_optimum_of_a_linear_model_within_a_hundredth(attack: attacks.Attack) -> None:
-    model, x = Linear(), images()
+@pytest.mark.parametrize("num_classes", [2, 3, 4])
+def test_reaches_the_known_optimum_of_a_linear_model_within_a_hundredth(
+    attack: attacks.Attack, num_classes: int
+) -> None:
+    if isinstance(attack, attacks.ConfusedPgd) and num_classes < 4:
+        attack = attacks.ConfusedPgd(torch.tensor([[1], [0], [0]]))
+    model, x = Linear(num_classes=num_classes), images()
     y, distance = model(x).argmax(1), model.distance(x)
     # Square as released never draws the last row and column (its place is cut off one short), so it needs more room.
     ample = 2.5 if isinstance(attack, attacks.Square) else 1.01
@@ -369,6 +375,24 @@ def test_verdicts_are_pyautoattacks(name: str, trained: nn.Module, some: data.Sp
     right, expected_right = (trained(points).argmax(1) == y[standing] for points in (found, expected))
     assert torch.equal(right, expected_right)
     assert 0 < right.sum() < len(right), "a sample on which the attack decides something"
+
+
+def test_ratios_have_the_packages_bits_where_it_has_them() -> None:
+    generator = torch.Generator().manual_seed(4)
+    for num_classes in (4, 5, 10, 100):
+        logits = 20 * torch.randn(50, num_classes, generator=generator)
+        y = torch.arange(50) % num_classes
+        package = APGDAttack_targeted(nn.Identity(), **COMMON)
+        package.y_target = (y + 1) % num_classes
+        assert torch.equal(attacks.apgd.targeted_dlr(logits, y, package.y_target), package.dlr_loss_targeted(logits, y))
+        assert torch.equal(attacks.apgd.dlr(logits, y), package.dlr_loss(logits, y))
+
+
+def test_ratios_of_three_and_two_classes() -> None:
+    y, target = torch.tensor([0]), torch.tensor([1])
+    three, two = torch.tensor([[5.0, 3.0, 1.0]]), torch.tensor([[5.0, 3.0]])
+    assert attacks.apgd.targeted_dlr(three, y, target).item() == attacks.apgd.dlr(three, y).item() == -2 / 4
+    assert attacks.apgd.targeted_dlr(two, y, target).item() == attacks.apgd.dlr(two, y).item() == -2
 
 
 @pytest.mark.slow

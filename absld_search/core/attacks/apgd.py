@@ -17,20 +17,38 @@ MOMENTUM = 0.75  # share of the new step against the one before
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """The difference-of-logits ratio: minus the right logit's lead, over the gap between first and third: (B,)."""
+    """The difference-of-logits ratio: minus the right logit's lead, over the gap between first and third: (B,).
+
+    Differs from the released code: with two classes, where that one fails, the lead itself.
+    """
     ordered = logits.sort(dim=1).values
     at = logits.gather(1, y[:, None])[:, 0]
     first = logits.argmax(1) == y
     rival = torch.where(first, ordered[:, -2], ordered[:, -1])
-    return -(at - rival) / (ordered[:, -1] - ordered[:, -3] + 1e-12)
+    return -(at - rival) / _gap(ordered, 3)
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """The targeted ratio: minus the right logit's lead over the target's, scaled by the largest four logits: (B,)."""
-    ordered = logits.sort(dim=1).values
+    """The targeted ratio: minus the right logit's lead over the target's, over the gap between the first and the mean
+    of third and fourth: (B,).
+
+    Differs from the released code, which needs four classes: with three the gap is that between first and third, with
+    two the lead stays as it is.
+    """
     rows = torch.arange(len(y), device=y.device)
-    scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12
-    return -(logits[rows, y] - logits[rows, target]) / scale
+    return -(logits[rows, y] - logits[rows, target]) / _gap(logits.sort(dim=1).values, 4)
+
+
+def _gap(ordered: Tensor, last: int) -> Tensor | float:
+    """The largest logit less the mean of the third and the `last` largest, of those (B, C) in rising order: (B,).
+
+    Where there is no fourth the third stands for it. With two classes there is nothing to compare a lead with: over
+    itself it would be constant, and so without a gradient.
+    """
+    num_classes = ordered.shape[1]
+    if num_classes < 3:
+        return 1.0
+    return ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -min(last, num_classes)]) + 1e-12
 
 
 @dataclass
@@ -190,7 +208,8 @@ class Apgd:
 class ApgdTargeted:
     """APGD on the targeted ratio, towards each of the `targets` likeliest wrong classes of the clean image in turn.
 
-    Needs four classes or more, for the ratio's scale. Raises: ValueError.
+    Croce and Hein, ICML 2020, arXiv:2003.01690. Differs from the released code, which needs four classes: see
+    `targeted_dlr` for what holds with three and two.
     """
 
     num_steps: int = 100
@@ -199,8 +218,6 @@ class ApgdTargeted:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, eps: Radius, draws: Draws) -> Tensor:
         x, found, radius = x.detach(), x.detach().clone(), radii(eps, x)
         ranked = ranked_classes(model, x)
-        if ranked.shape[1] < 4:
-            raise ValueError(f"the targeted ratio needs four classes, this model has {ranked.shape[1]}")
         left = torch.nonzero(ranked[:, 0] == y)[:, 0]
         for place in range(1, min(self.targets, ranked.shape[1] - 1) + 1):
             if not len(left):
