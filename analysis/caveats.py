@@ -23,6 +23,7 @@ def caveats(
         _selection_caveat(facts, rows),
         *_constraints_caveat(facts),
         *_oracle_caveat(facts),
+        *_samplers_caveat(facts),
         *_code_caveat(facts),
         *_seeds_caveat(rows, family),
         *_attack_caveat(facts, headline),
@@ -53,6 +54,12 @@ def _knee(facts: Mapping[str, Any]) -> str:
     named = str(facts.get("selection", "")).startswith("knee point")
     said = " The knee is the front's point nearest to the ideal corner, each objective scaled to the front's extent."
     return said if named else ""
+
+
+def _samplers_caveat(facts: Mapping[str, Any]) -> list[str]:
+    samplers = facts.get("samplers", [])
+    by = ", later by ".join(samplers)
+    return [f"Configurations that were not given beforehand were proposed by the sampler {by}."] if samplers else []
 
 
 def _code_caveat(facts: Mapping[str, Any]) -> list[str]:

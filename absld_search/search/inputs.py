@@ -55,8 +55,11 @@ class Inputs:
                 f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
             )
 
-    def code(self) -> None:
-        """Say which methods are other code than the one that began to train them in this study."""
+    def made_by(self) -> None:
+        """Write down what proposes and what trains; say which methods are other code than the one that began here."""
+        samplers = self.ledger.fact("samplers", [self.plan.sampler])
+        if samplers[-1] != self.plan.sampler:
+            self.ledger.note("samplers", [*samplers, self.plan.sampler])
         for name in sorted({name for name, _ in self.plan.methods()}):
             digest = code.of(name)
             known = self.ledger.fact(f"code:{name}", [digest])

@@ -73,7 +73,7 @@ class Study:
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
         if more:
-            self.inputs.code()
+            self.inputs.made_by()
             tables.write_facts(self.plan, self.ledger)
             self.inputs.data()
             self.mirroring.open()

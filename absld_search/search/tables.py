@@ -88,7 +88,7 @@ def write_facts(plan: Plan, ledger: Ledger, ended: bool = False) -> None:
 def _measured(plan: Plan, ledger: Ledger) -> dict[str, Any]:
     """What is known of data and teachers."""
     known = {name: ledger.known(f"teacher:{name}") for name in plan.teachers()}
-    made_by = {"code": ledger.facts("code:")}
+    made_by = {"code": ledger.facts("code:"), "samplers": ledger.known("samplers") or []}
     return {
         "data": ledger.known("data"),
         **made_by,
