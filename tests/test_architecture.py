@@ -63,6 +63,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"words", "core.attacks", "core.losses", "core.data", "core.logit_bank", "core.methods."},
         {"torch"},
     ),
+    "absld_search/core/method_code.py": ({"core.methods"}, set()),
     "absld_search/core/selection.py": (set(), {"torch"}),
     "absld_search/core/averaging.py": ({"core.attacks", "core.losses", "core.data"}, {"torch"}),
     "absld_search/core/graphs.py": ({"core.data"}, {"torch"}),

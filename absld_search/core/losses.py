@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -121,26 +121,11 @@ class ClassMeans:
             total = self.sums.setdefault(name, torch.zeros_like(self.count))
             total.index_add_(0, y, values.detach().to(torch.float64))
 
-    def merge(self, other: ClassMeans) -> None:
-        """Take in what another has seen."""
-        self.count += other.count
-        for name, total in other.sums.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(total)) + total
-
     def sum_over_processes(self) -> None:
         """Of what every process of one training has seen its part: all then have the whole."""
         if dist.is_available() and dist.is_initialized():
             for total in (self.count, *(self.sums[name] for name in sorted(self.sums))):
                 dist.all_reduce(total)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of what was taken in."""
-        return {"": self.count.clone(), **{name: total.clone() for name, total in self.sums.items()}}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
-        found = {name: total.to(self.device).clone() for name, total in state.items()}
-        self.count, self.sums = found.pop(""), found
 
     def means(self) -> dict[str, Tensor]:
         """{signal: (C,)} in float64; nan for a class without a sample."""
@@ -149,3 +134,39 @@ class ClassMeans:
     def overall(self) -> dict[str, float]:
         """{signal: mean over all samples}."""
         return {name: float(total.sum() / self.count.sum()) for name, total in self.sums.items()}
+
+
+class Window:
+    """Class means over some iterations, of all processes of a training. Epochs are no boundary: a workload may have
+    fewer iterations in one than such a window is wide."""
+
+    def __init__(self, num_classes: int, device: torch.device | str) -> None:
+        self.total, self.iterations = ClassMeans(num_classes, device), 0
+
+    def add(self, y: Tensor, per_sample: dict[str, Tensor]) -> None:
+        """Take in one iteration."""
+        batch = ClassMeans(self.total.num_classes, self.total.device)
+        batch.add(y, per_sample)
+        batch.sum_over_processes()
+        self.total.count += batch.count
+        for name, found in batch.sums.items():
+            self.total.sums[name] = self.total.sums.get(name, torch.zeros_like(found)) + found
+        self.iterations += 1
+
+    def emptied(self) -> dict[str, Tensor]:
+        """{signal: (C,)} and "count" of what was taken in since the last time; another window begins."""
+        total = self.total
+        self.total, self.iterations = ClassMeans(total.num_classes, total.device), 0
+        return {**total.means(), "count": total.count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of what was taken in."""
+        sums = {name: found.clone() for name, found in self.total.sums.items()}
+        return {"iterations": self.iterations, "count": self.total.count.clone(), "sums": sums}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; from an empty state with an empty window."""
+        self.iterations = state.get("iterations", 0)
+        if self.iterations:
+            self.total.count = state["count"].to(self.total.device).clone()
+            self.total.sums = {name: found.to(self.total.device).clone() for name, found in state["sums"].items()}

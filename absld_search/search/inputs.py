@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from absld_search.core import data, logit_bank, teachers
+from absld_search.core import data, logit_bank, method_code, teachers
 from absld_search.core.files import cache_folder
-from absld_search.core.methods import code
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
 from absld_search.search import preparing, teacher_copies
@@ -61,7 +60,7 @@ class Inputs:
         if samplers[-1] != self.plan.sampler:
             self.ledger.note("samplers", [*samplers, self.plan.sampler])
         for name in sorted({name for name, _ in self.plan.methods()}):
-            digest = code.of(name)
+            digest = method_code.of(name)
             known = self.ledger.fact(f"code:{name}", [digest])
             if digest not in known:
                 self.ledger.note(f"code:{name}", [*known, digest])

@@ -7,21 +7,22 @@ from types import ModuleType
 
 import pytest
 
-from absld_search.core.methods import METHODS, code, temperatures
+from absld_search.core import method_code
+from absld_search.core.methods import METHODS, temperatures
 
 
 def test_words_about_the_code_do_not_count() -> None:
-    one = code._bare('"""Says this."""\ndef f(x):\n    """That."""\n    return x + 1  # for a reason\n')
-    assert one == code._bare("def f(x):\n    return x + 1")
-    assert one != code._bare("def f(x):\n    return x + 2")
+    one = method_code._bare('"""Says this."""\ndef f(x):\n    """That."""\n    return x + 1  # for a reason\n')
+    assert one == method_code._bare("def f(x):\n    return x + 1")
+    assert one != method_code._bare("def f(x):\n    return x + 2")
 
 
 def test_every_method_has_a_code_of_its_own() -> None:
-    assert len({code.of(name) for name in METHODS}) == len(METHODS)
+    assert len({method_code.of(name) for name in METHODS}) == len(METHODS)
 
 
 def test_what_a_method_takes_from_another_module_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: code.of(name) for name in ("absld", "sat")}
+    before = {name: method_code.of(name) for name in ("absld", "sat")}
     read = inspect.getsource
     source = read(temperatures)
     assert source.count("clamp") > 0
@@ -30,5 +31,5 @@ def test_what_a_method_takes_from_another_module_is_part_of_it(monkeypatch: pyte
         return source.replace("clamp", "clip") if what is temperatures else read(what)  # type: ignore[arg-type]
 
     assert isinstance(temperatures, ModuleType)
-    monkeypatch.setattr(code.inspect, "getsource", changed)
-    assert code.of("absld") != before["absld"] and code.of("sat") == before["sat"]
+    monkeypatch.setattr(method_code.inspect, "getsource", changed)
+    assert method_code.of("absld") != before["absld"] and method_code.of("sat") == before["sat"]

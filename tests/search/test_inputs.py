@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from absld_search.core.methods import code
+from absld_search.core import method_code
 from absld_search.search import tables
 from absld_search.search.reuse import Reuse
 from absld_search.search.study import held
@@ -29,7 +29,7 @@ def test_a_method_that_has_changed_is_said_and_never_reused(
         started.inputs.made_by()
         reuse, first = Reuse(started.plan, started.ledger, print), started.ledger.facts("code:")
         assert reuse._same_code(first) and reuse._same_code({}) and "has changed" not in capsys.readouterr().out
-        monkeypatch.setattr(code, "of", lambda method: "other")
+        monkeypatch.setattr(method_code, "of", lambda method: "other")
         started.inputs.made_by()
         said = capsys.readouterr().out
         assert "the code of method 'absld' has changed since this study began" in said

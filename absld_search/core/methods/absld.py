@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from absld_search.core.data import Batch
-from absld_search.core.losses import ClassMeans, kl_div, soft_labels
+from absld_search.core.losses import Window, kl_div, soft_labels
 from absld_search.core.methods.absld_factors import COUPLINGS, ABSLDFactors  # noqa: F401  asked for by tests
 from absld_search.core.methods.adversarial import standard_attack
 from absld_search.core.methods.base import Epoch, Step, Teacher, signals
@@ -56,7 +56,7 @@ class ABSLD(ABSLDFactors):
         self.order = permutation(num_classes, self.permutation_seed).to(device)
         self.smoothed = torch.full((2, num_classes), float("nan"), dtype=torch.float64, device=device)
         self.self_teacher = SelfTeacher(self.self_decay)
-        self.lr_scale, self.window, self.seen = 1.0, ClassMeans(num_classes, device), 0
+        self.lr_scale, self.window = 1.0, Window(num_classes, device)
 
     def start_epoch(self, epoch: Epoch, class_means: Mapping[str, Tensor] | None = None) -> None:
         super().start_epoch(epoch, class_means)
@@ -99,20 +99,11 @@ class ABSLD(ABSLDFactors):
         return soft_labels(teacher_logits, adv), soft_labels(teacher_logits, clean)
 
     def _count(self, y: Tensor, found: dict[str, Tensor]) -> None:
-        """Where temperatures move every few iterations: gather risks, and move when it is time.
-
-        Epochs are no boundary: a workload may have fewer iterations in one than lie between two moves.
-        """
-        if self.update_unit != "iteration":
-            return
-        batch = ClassMeans(self.num_classes, self.device)
-        batch.add(y, found)
-        batch.sum_over_processes()
-        self.window.merge(batch)
-        self.seen += 1
-        if self.seen == self.update_every:
-            self._update({**self.window.means(), "count": self.window.count}, self.lr_scale)
-            self.window, self.seen = ClassMeans(self.num_classes, self.device), 0
+        """Where temperatures move every few iterations: gather risks, and move when it is time."""
+        if self.update_unit == "iteration":
+            self.window.add(y, found)
+            if self.window.iterations == self.update_every:
+                self._update(self.window.emptied(), self.lr_scale)
 
     def end_epoch(self, class_means: Mapping[str, Tensor], epoch: Epoch) -> dict[str, Tensor]:
         rules = super().end_epoch(class_means, epoch)
@@ -143,14 +134,12 @@ class ABSLD(ABSLDFactors):
 
     def state_dict(self) -> dict[str, Any]:
         own = {"tau_adv": self.tau_adv, "tau_clean": self.tau_clean, "smoothed": self.smoothed}
-        since = {"seen": self.seen, "window": self.window.state_dict()}
-        return {**super().state_dict(), **own, **since, "self_teacher": self.self_teacher.state_dict()}
+        since = {"window": self.window.state_dict(), "self_teacher": self.self_teacher.state_dict()}
+        return {**super().state_dict(), **own, **since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         for name in ("tau_adv", "tau_clean", "smoothed"):
             setattr(self, name, state[name].to(self.device))
-        if "window" in state:  # not in checkpoints of before 2026-12
-            self.seen = state["seen"]
-            self.window.load_state_dict(state["window"])
+        self.window.load_state_dict(state.get("window", {}))  # checkpoints of before 2026-12 have none
         self.self_teacher.load_state_dict(state["self_teacher"])

@@ -12,11 +12,11 @@ from types import ModuleType
 
 from absld_search.core.methods import METHODS
 
-PACKAGE = __name__.rpartition(".")[0]
+PACKAGE = "absld_search.core.methods"
 
 
 def of(method: str) -> str:
-    """The start of a sha256 over the code of a method's class and of whatever it takes from this package's modules.
+    """The start of a sha256 over the code of a method's class and of whatever it takes from the methods' modules.
 
     Comments and docstrings do not count, nor does what all methods share outside the package.
     """
