@@ -55,7 +55,6 @@ def _read(files: list[Path], label: str, whole: bool) -> Part:
 
 
 def _opened(path: Path, label: str) -> _File:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with _intact(path):
@@ -65,22 +64,30 @@ def _opened(path: Path, label: str) -> _File:
     if image is None or label not in schema.names:
         raise UsageError(f"--data-dir: {path} has columns {', '.join(schema.names)}; img and {label} are needed.")
     kind = schema.field(image).type
-    inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else None
-    if inner not in (pa.binary(), pa.large_binary()):
+    if not _holds_files(kind):
         raise UsageError(
             f"--data-dir: {path}: column {image} is {kind}, it must be a struct with the binary field bytes."
         )
     return _File(path, table, image)
 
 
+def _holds_files(kind: Any) -> bool:
+    """Whether a column of this type is {bytes, ...}."""
+    import pyarrow as pa
+
+    inside = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return inside and kind.field("bytes").type in (pa.binary(), pa.large_binary())
+
+
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
+    """What pyarrow says of a damaged file, said with its name. Raises: UsageError."""
     from pyarrow.lib import ArrowException
 
     try:
         yield
     except (ArrowException, OSError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
+        why = (str(error).splitlines() or ["empty"])[0].rstrip(".")
         raise UsageError(f"--data-dir: {path} is damaged or no Parquet file ({why}).") from None
 
 
