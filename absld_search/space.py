@@ -150,11 +150,11 @@ def _check_condition(name: str, distribution: Distribution, space: SearchSpace) 
 
 
 def _possible(name: str, space: SearchSpace) -> list[Value] | None:
-    """Every value that a parameter can take; None where that is a range, or for the workload to say."""
+    """Every value that a parameter can take; None where that is a range, for the workload to say, or for `--set`."""
     how = space.tuned.get(name)
-    if how is not None and not isinstance(how, Choice):
+    if name in space.fixed or (how is not None and not isinstance(how, Choice)):
         return None
-    said = [changes[name] for changes in (space.fixed, *space.arms.values()) if name in changes]
+    said = [changes[name] for changes in space.arms.values() if name in changes]
     return [*said, *(how.options if how else ())]
 
 

@@ -64,10 +64,10 @@ def _samplers_caveat(facts: Mapping[str, Any]) -> list[str]:
 
 def _code_caveat(facts: Mapping[str, Any]) -> list[str]:
     """Methods that were one code for some of the trainings and another for the rest."""
-    changed = [name for name, digests in facts.get("code", {}).items() if len(digests) > 1]
+    changed = [name for name, digests in facts.get("code", {}).items() if len(set(digests)) > 1]
     if not changed:
         return []
-    return [f"The code of {' and '.join(sorted(changed))} changed while the study was made; its trainings are of both."]
+    return [f"The code of {' and '.join(sorted(changed))} changed on the way; these trainings are of both."]
 
 
 def _selection_caveat(facts: Mapping[str, Any], rows: list[Any]) -> str:

@@ -158,6 +158,8 @@ def _facts(studies: Sequence[Tables]) -> dict[str, Any]:
         "arms": [arm for each in facts for arm in each["arms"]],
         "constraints": _constraints(facts),
         "teachers": {name: found for each in facts for name, found in each.get("teachers", {}).items()},
+        "samplers": list(dict.fromkeys(name for each in facts for name in each.get("samplers", []))),
+        "code": _codes(facts),
         "fixed": shared,
         "arm_words": own,
         "command": "; ".join(dict.fromkeys(each.get("command", "") for each in facts)),
@@ -171,6 +173,15 @@ def _constraints(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     if all(other == first for other in others):
         return list(first)
     return [f"{said} (in {study})" for study, of_study in demanded.items() for said in of_study]
+
+
+def _codes(facts: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Method -> every code that it was in one of the studies."""
+    found: dict[str, list[str]] = {}
+    for each in facts:
+        for name, digests in each.get("code", {}).items():
+            found[name] = list(dict.fromkeys([*found.get(name, []), *digests]))
+    return found
 
 
 def _union(tables: Sequence[pa.Table]) -> pa.Table:

@@ -15,15 +15,16 @@ def doubts(tables: Tables, seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]
 
 def _without_effect(tables: Tables) -> list[str]:
     """Arms whose trials all have the same values to the bit, whatever was tried."""
-    names = [f"objective/{name}" for name in tables.facts["objectives"]]
-    found = []
+    names, found = [f"objective/{name}" for name in tables.facts["objectives"]], []
+    rows = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
     for arm in tables.facts["arms"]:
-        own = [row for row in tables.trials.to_pylist() if row["arm"] == arm and row["state"] == "COMPLETE"]
+        own = [row for row in rows if row["arm"] == arm]
         settings, values = {row["params"] for row in own}, {tuple(row[name] for name in names) for row in own}
         if len(settings) >= FEWEST and len(values) == 1:
             found.append(
                 f"Arm {arm}: its trials, at {len(settings)} different settings, have the same values to the last "
-                "digit: what is searched there does nothing. Look into it before you believe the arm."
+                "digit. What is searched there does nothing, or every training fell to the same floor: look into it "
+                "before you believe the arm."
             )
     return found
 

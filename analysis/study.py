@@ -87,9 +87,7 @@ class StudyView:
         params = pd.DataFrame([json.loads(text) for text in frame.pop("params")], index=frame.index)
         words = {arm: loading.words_of(self.tables.facts, arm) for arm in self.arms}
         for name in params:
-            kept = {
-                arm: words[name] for arm in self.arms if name in (words := loading.words_of(self.tables.facts, arm))
-            }
+            kept = {arm: found[name] for arm, found in words.items() if name in found}
             params[name] = params[name].where(params[name].notna(), frame["arm"].map(kept))
         frame = frame.rename(columns={f"objective/{name}": name for name in self.objectives})
         return pd.concat([frame, params.drop(columns=[c for c in params if c in frame])], axis=1)

@@ -212,9 +212,9 @@ def test_refused_data_change_nothing_of_the_study(written: Path, tmp_path: Path)
     """Neither its command nor what waits: the next look at it would advise the command that was refused."""
     from absld_search.search.ledger import Ledger
 
-    def asked(place: Path, *words: str) -> Result:
+    def asked(place: Path, *words: str, text: str = ONE_ARM) -> Result:
         space = tmp_path / "plain.py"
-        space.write_text(ONE_ARM)
+        space.write_text(text)
         where = ["--data-dir", str(place), "--out", str(tmp_path / "runs"), "--workload", "cifar10-micro", "--smoke"]
         return CliRunner().invoke(run.main, [str(space), *where, *words])
 
@@ -223,11 +223,15 @@ def test_refused_data_change_nothing_of_the_study(written: Path, tmp_path: Path)
     folder = tmp_path / "runs/plain-cifar10-micro-smoke"
     before = (folder / "study.json").read_bytes()
     images, labels = files.random_images(6000, seed=1), files.labels_of(6000)
-    refused = asked(files.write_cifar10(tmp_path / "other", images, labels, 1000), "--seeds", "2")
-    assert refused.exit_code == 2 and "the data differ" in refused.output, refused.output
-    assert (folder / "study.json").read_bytes() == before
-    rows = Ledger(f"sqlite:///{folder}/study.db", folder.name).trainings()
-    assert {row["state"] for row in rows} == {"COMPLETE"}, "nothing was queued"
+    other, ledger = files.write_cifar10(tmp_path / "other", images, labels, 1000), f"sqlite:///{folder}/study.db"
+    more = ONE_ARM.replace('{"only": {}}', '{"only": {}, "another": {"learning_rate": 0.2}}')
+    for text, words in ((ONE_ARM, ("--seeds", "2")), (more, ()), (ONE_ARM, ("--retry-failed",))):
+        refused = asked(other, *words, text=text)
+        assert refused.exit_code == 2 and "the data differ" in refused.output, refused.output
+        assert (folder / "study.json").read_bytes() == before
+        here = Ledger(ledger, folder.name)
+        assert {row["state"] for row in here.trainings()} == {"COMPLETE"}, "nothing was queued"
+        assert set(here.facts("fingerprint:")) == {"only"}, "nor an arm taken in"
 
 
 SHARING = """

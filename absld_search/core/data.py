@@ -201,7 +201,7 @@ def look(dataset: str, fractions: Mapping[str, float], data_dir: str = "") -> No
     if dataset == "digits":
         return
     found = datasets.look(dataset, data_dir)
-    names, rows = found.facts.classes, _rows(found, fractions)
+    names, rows = found.facts.classes, _rows(found, dict(sorted(fractions.items())))  # the order of `_splits`
     counts = {name: np.bincount(found.labels[ids], minlength=len(names)).tolist() for name, ids in rows.items()}
     _check_counts(dataset, fractions, counts, names)
 

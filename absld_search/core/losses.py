@@ -166,6 +166,7 @@ class Window:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there; from an empty state with an empty window."""
+        self.emptied()
         self.iterations = state.get("iterations", 0)
         if self.iterations:
             self.total.count = state["count"].to(self.total.device).clone()

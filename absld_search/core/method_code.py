@@ -48,4 +48,4 @@ def _bare(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]
-    return ast.dump(tree)
+    return ast.unparse(tree)  # which, unlike ast.dump, is the same in every Python that we run on

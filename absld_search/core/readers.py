@@ -89,9 +89,9 @@ def _mat(path: Path, whole: bool) -> Part:
     try:
         shape = {name: shape for name, shape, _ in whosmat(path)}["X"]
         found = {"X": np.zeros((*shape[:3], 1))} | loadmat(path, variable_names=None if whole else ["y"])
+        labels = found["y"].astype(np.int64).ravel() % 10  # the files write the digit 0 as 10
     except (ValueError, OSError, NotImplementedError, TypeError, KeyError) as error:
         raise UsageError(f"--data-dir: {path} is damaged or no MATLAB file ({error}).") from None
-    labels = found["y"].astype(np.int64).ravel() % 10  # the files write the digit 0 as 10
     return _part(found["X"].transpose(3, 2, 0, 1), labels)
 
 

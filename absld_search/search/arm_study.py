@@ -186,6 +186,12 @@ class ArmStudy:
         reaping.drop(self.study, number)
         self.begun, self.waiting = None, True
 
+    def failed(self) -> set[int]:
+        """Numbers of the trials of which Optuna has heard nothing but that they failed."""
+        trials = self._trials()
+        superseded = {trial.user_attrs.get(SUPERSEDES) for trial in trials}
+        return {trial.number for trial in trials if trial.state == TrialState.FAIL} - superseded
+
     def running(self) -> list[int]:
         """Numbers of the trials that Optuna believes are under way."""
         return [trial.number for trial in self._trials(TrialState.RUNNING)]

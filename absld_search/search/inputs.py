@@ -11,7 +11,7 @@ from absld_search.core.files import cache_folder
 from absld_search.core.teacher_making import ensure_teacher
 from absld_search.core.views import count as view_count
 from absld_search.search import preparing, teacher_copies
-from absld_search.search.ledger import Ledger, as_json
+from absld_search.search.ledger import FINAL, Ledger, as_json
 from absld_search.search.plan import Plan
 from absld_search.words import UsageError
 
@@ -29,13 +29,16 @@ class Inputs:
         self.plan, self.ledger, self.say, self.passing = plan, ledger, say, passing
 
     def unchanged(self) -> None:
-        """The data that can be read are the study's: asked before anything of it is changed. Raises: UsageError."""
+        """The data are the study's: asked before anything of it is changed. Where nothing is left to train, data that
+        cannot be read are no matter: what is finished is answered without them. Raises: UsageError."""
         if self.ledger.known("data") is None:
             return
         try:
             found = self._data()
         except UsageError:
-            return  # what is finished is answered without its data; whoever trains says what is wrong with them
+            if self.plan.request.retry_failed or any(row["state"] not in FINAL for row in self.ledger.trainings()):
+                raise
+            return
         self._compare(found)
 
     def data(self) -> None:
@@ -54,18 +57,24 @@ class Inputs:
                 f"--data-dir: the data differ from those that study {self.plan.request.study!r} began with."
             )
 
-    def made_by(self) -> None:
-        """Write down what proposes and what trains; say which methods are other code than the one that began here."""
-        samplers = self.ledger.fact("samplers", [self.plan.sampler])
-        if samplers[-1] != self.plan.sampler:
-            self.ledger.note("samplers", [*samplers, self.plan.sampler])
+    def made_by(self, asks: bool) -> None:
+        """Write down what proposes, where a start `asks` for new trials, and the methods' code; say where that is other
+        code than a method was trained with before. What an older program began is not guessed at."""
+        if asks and (self.ledger.known("samplers") or not self.ledger.trials()):
+            self._append("samplers", self.plan.sampler)
+        begun = any(row["attempts"] for row in self.ledger.trainings())
         for name in sorted({name for name, _ in self.plan.methods()}):
-            digest = method_code.of(name)
-            known = self.ledger.fact(f"code:{name}", [digest])
-            if digest not in known:
-                self.ledger.note(f"code:{name}", [*known, digest])
-            if len({*known, digest}) > 1:
-                self.say(CHANGED.format(name))
+            if self.ledger.known(f"code:{name}") or not begun:
+                if len(set(self._append(f"code:{name}", method_code.of(name)))) > 1:
+                    self.say(CHANGED.format(name))
+
+    def _append(self, key: str, value: str) -> list[str]:
+        """The fact, a list that ends with `value` now."""
+        known: list[str] = self.ledger.known(key) or []
+        if known[-1:] != [value]:
+            known = [*known, value]
+            self.ledger.note(key, known)
+        return known
 
     def teachers(self) -> None:
         """Make or measure every teacher before Ray starts, so that no worker waits for another's."""

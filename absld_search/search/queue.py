@@ -75,11 +75,16 @@ class Queue:
         self._read()
         for arm in self.plan.arms:
             known = {trial["number"]: trial for trial in self.ledger.trials(arm=arm.name)}
-            unfinished = set(self.studies[arm.name].running())
+            unfinished, failed = set(self.studies[arm.name].running()), self.studies[arm.name].failed()
+            untold = {trial["number"] for trial in known.values() if trial["state"] != FAILED} & failed
             for number in unfinished - set(known):  # asked for, but never written down: nobody waits for it
                 self.studies[arm.name].drop(number)
             for trial in known.values():
-                if trial["state"] not in FINAL or trial["number"] in unfinished or self._may_be_told_twice(trial):
+                if (
+                    trial["state"] not in FINAL
+                    or trial["number"] in unfinished | untold
+                    or self._may_be_told_twice(trial)
+                ):
                     self.settling.settle(trial)
         self._forget()
 
@@ -210,6 +215,10 @@ class Queue:
     def _open(self, arm: Arm) -> bool:
         """Whether an arm may still ask for new trials."""
         return len(self.halving[arm.name].trials) < arm.trials and self.costs.allows(arm.name)
+
+    def asks(self) -> bool:
+        """Whether a sampler is still to be asked: for trials beyond the points that were given beforehand."""
+        return any(self._open(arm) and arm.trials > len(arm.first) for arm in self.plan.arms if arm.tuned)
 
     def _promote(self) -> bool:
         """A longer training for the trial that deserves it; False where none does, or the hours are spent: an arm

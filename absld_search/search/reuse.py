@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from absld_search.core import results
+from absld_search.core import method_code, results
 from absld_search.core.store import Store
 from absld_search.search import reading
 from absld_search.search.ledger import TOOK, Ledger, Row, as_json
@@ -81,8 +81,8 @@ class Reuse:
 
     def _same_code(self, theirs: Mapping[str, list[str]]) -> bool:
         """Whether every method that both train is one code; of a study that wrote none down nobody knows."""
-        ours = {name: found[-1] for name, found in self.ledger.facts("code:").items()}
-        return all(theirs[name] == [digest] for name, digest in ours.items() if name in theirs)
+        ours = {name: method_code.of(name) for name, _ in self.plan.methods() if name in theirs}
+        return all(theirs[name] == [digest] for name, digest in ours.items())
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...
     def training_done(self, training: Row) -> None: ...

@@ -16,7 +16,8 @@ import ray
 from ray import tune
 from sqlalchemy.exc import OperationalError
 
-from absld_search.core import files
+from absld_search.core import files, rungs
+from absld_search.core.config import TrialConfig
 from absld_search.search import (
     cluster,
     interruption,
@@ -61,19 +62,19 @@ class Study:
         self.reuse = Reuse(plan, self.ledger, self.progress.say)
         self.tabling = Tabling(plan, self.ledger, self.progress.say)
         self.inputs = Inputs(plan, self.ledger, self.progress.say, self.progress.passing)
+        self.inputs.unchanged()  # before anything of the study is: what is refused leaves it as it was
         if plan.request.retry_failed:
             self._retry()
         self.queue = Queue(plan, self.ledger)
 
     def run(self) -> int:
         """Do what is left; the exit code."""
-        self.inputs.unchanged()
+        self.inputs.made_by(asks=self.queue.asks())
         more = self.queue.ready()
         self.progress.resumed(more)
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
         if more:
-            self.inputs.made_by()
             tables.write_facts(self.plan, self.ledger)
             self.inputs.data()
             self.mirroring.open()
@@ -116,18 +117,26 @@ class Study:
             self._anew(key)
 
     def _anew(self, training: str) -> None:
-        """It waits again, as if nobody had begun it."""
-        shutil.rmtree(self.plan.folder / "trainings" / training, ignore_errors=True)
-        self.fetching.forget(training)
+        """It waits again, with nothing left of what its attempts had made."""
+        self._remove(training)
         self.ledger.finish_training(training, state=WAITING, reason="", metrics=None, losses=0)
 
+    def _remove(self, training: str) -> None:
+        shutil.rmtree(self.plan.folder / "trainings" / training, ignore_errors=True)
+        self.fetching.forget(training)
+
     def _retry(self) -> None:
-        """What has failed waits again, and so do the trials that failed with it."""
+        """What has failed waits again. Trials first: a kill between leaves trials that wait for failed trainings, which
+        the next start settles."""
         failed = self.ledger.trainings(state=FAILED)
-        for row in failed:
-            self._anew(row["training"])
         for trial in self.ledger.trials(state=FAILED):
             self.ledger.finish_trial(trial["trial"], state=WAITING, reason="")
+        done = {row["training"] for row in self.ledger.trainings(state=COMPLETE)}
+        for row in failed:
+            trunk = rungs.whole_of(TrialConfig.from_dict(row["job"])).key
+            if trunk not in done:  # a branch would go on from what the fault has made
+                self._remove(trunk)
+            self._anew(row["training"])
         self.progress.say(f"{counted(len(failed), 'failed training')} to be trained anew")
 
     def publish(self, report: Path | None, description: str) -> None:

@@ -428,6 +428,32 @@ def test_one_lost_seed_fails_the_trial(tmp_path: Path) -> None:
     assert trial["state"] == FAILED and trial["objectives"] is None, "a mean over the survivors would flatter"
 
 
+def told_of(queue: Queue, trial: Row) -> list[list[float] | None]:
+    """What Optuna was told of a trial, one after the other; None: that it failed."""
+    return [one.values for one in queue.studies[trial["arm"]]._told(trial["number"])]
+
+
+@pytest.mark.parametrize("stopping", ["none", "mo-asha"])
+def test_a_kill_before_optuna_hears_of_the_second_attempt_loses_nothing(
+    tmp_path: Path, stopping: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: dict[str, Any] = {"stopping": stopping, "set": {"epochs": "9"}}
+    drain(open_queue(plan(tmp_path, **words)), lose={1})
+    with held(plan(tmp_path, retry_failed=True, **words)) as started, monkeypatch.context() as patch:
+
+        def killed(*words: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(ArmStudy, "_tell_again", killed)
+        with pytest.raises(KeyboardInterrupt):
+            drain(started.queue)
+        (trial,) = [one for one in started.ledger.trials() if told_of(started.queue, one) == [None]]
+        assert trial["state"] != FAILED
+    again = open_queue(plan(tmp_path, **words))
+    assert len(told_of(again, trial)) == 2 and told_of(again, trial)[-1], "the next start tells it"
+    assert told_of(open_queue(plan(tmp_path, **words)), trial) == told_of(again, trial), "once"
+
+
 @pytest.mark.parametrize("stopping", ["none", "mo-asha"])
 def test_what_failed_is_trained_anew_where_that_is_asked(tmp_path: Path, stopping: str) -> None:
     words: dict[str, Any] = {"stopping": stopping, "set": {"epochs": "9"}}
@@ -444,11 +470,10 @@ def test_what_failed_is_trained_anew_where_that_is_asked(tmp_path: Path, stoppin
         assert again[: len(failed)] == failed, "before anything new"
         assert not started.ledger.trainings(state=FAILED) and not started.ledger.trials(state=FAILED)
         for trial in started.ledger.trials():
-            study = started.queue.studies[trial["arm"]]
-            told = [one for one in study._told(trial["number"]) if one.values is not None]
-            assert told, "Optuna knows its values"
+            last = told_of(started.queue, trial)[-1]
+            assert last, "Optuna knows its values"
             if trial["objectives"]:
-                assert told[-1].values == study._ordered(trial["objectives"])
+                assert last == started.queue.studies[trial["arm"]]._ordered(trial["objectives"])
 
 
 def test_an_arm_can_be_added_but_not_removed(tmp_path: Path) -> None:
