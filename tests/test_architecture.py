@@ -155,9 +155,18 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/search/sharing.py": ({"core.rungs", "search.halving", "search.ledger", "search.plan"}, set()),
     "absld_search/search/settling.py": ({"search."}, set()),
     "absld_search/search/reuse.py": (
-        {"words", "core.results", "core.store", "search.ledger", "search.plan", "search.reading", "search.sending"},
+        {
+            "words",
+            "core.method_code",
+            "core.results",
+            "core.store",
+            "search.ledger",
+            "search.plan",
+            "search.reading",
+            "search.sending",
+        },
         set(),
-    ),
+    ),  # fmt: skip
     "absld_search/search/costs.py": ({"core.config", "core.rungs", "search.ledger", "search.plan"}, set()),
     "absld_search/search/request.py": ({"space", "search.scheduler"}, set()),
     "absld_search/search/choices.py": ({"search.fronts", "search.ledger", "search.plan"}, set()),
