@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pyarrow.compute as pc
+
 from absld_search.core.results import Tables
 from analysis.confirmed import Seed
 
@@ -16,7 +18,8 @@ def doubts(tables: Tables, seeds: Mapping[str, Mapping[int, Seed]]) -> list[str]
 def _without_effect(tables: Tables) -> list[str]:
     """Arms whose trials all have the same values to the bit, whatever was tried."""
     names, found = [f"objective/{name}" for name in tables.facts["objectives"]], []
-    rows = [row for row in tables.trials.to_pylist() if row["state"] == "COMPLETE"]
+    complete = tables.trials.filter(pc.field("state") == "COMPLETE")
+    rows = complete.select(["arm", "params", *names]).to_pylist()
     for arm in tables.facts["arms"]:
         own = [row for row in rows if row["arm"] == arm]
         settings, values = {row["params"] for row in own}, {tuple(row[name] for name in names) for row in own}

@@ -60,9 +60,9 @@ class Inputs:
     def made_by(self, asks: bool) -> None:
         """Write down what proposes, where a start `asks` for new trials, and the methods' code; say where that is other
         code than a method was trained with before. What an older program began is not guessed at."""
-        if asks and (self.ledger.known("samplers") or not self.ledger.trials()):
-            self._append("samplers", self.plan.sampler)
         begun = any(row["attempts"] for row in self.ledger.trainings())
+        if asks and (self.ledger.known("samplers") or not begun):
+            self._append("samplers", self.plan.sampler)
         for name in sorted({name for name, _ in self.plan.methods()}):
             if self.ledger.known(f"code:{name}") or not begun:
                 if len(set(self._append(f"code:{name}", method_code.of(name)))) > 1:

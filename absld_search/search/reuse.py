@@ -10,6 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,12 @@ class Reuse:
 
     def _same_code(self, theirs: Mapping[str, list[str]]) -> bool:
         """Whether every method that both train is one code; of a study that wrote none down nobody knows."""
-        ours = {name: method_code.of(name) for name, _ in self.plan.methods() if name in theirs}
-        return all(theirs[name] == [digest] for name, digest in ours.items())
+        return all(theirs[name] == [digest] for name, digest in self._codes.items() if name in theirs)
+
+    @cached_property
+    def _codes(self) -> dict[str, str]:
+        """Of every method that is trained here, as this process has it; read once, however many studies are asked."""
+        return {name: method_code.of(name) for name, _ in self.plan.methods()}
 
     def epoch(self, training: str, number: int, metrics: Mapping[str, float]) -> None: ...
     def training_done(self, training: Row) -> None: ...

@@ -69,12 +69,12 @@ class Study:
 
     def run(self) -> int:
         """Do what is left; the exit code."""
-        self.inputs.made_by(asks=self.queue.asks())
-        more = self.queue.ready()
+        asks, more = self.queue.asks(), self.queue.ready()
         self.progress.resumed(more)
         for row in self.ledger.trainings(state=COMPLETE) if self.plan.request.store else ():
             self.fetching.training_done(row)  # an earlier driver's, on another machine
         if more:
+            self.inputs.made_by(asks)
             tables.write_facts(self.plan, self.ledger)
             self.inputs.data()
             self.mirroring.open()

@@ -36,14 +36,18 @@ def test_a_method_that_has_changed_is_said_and_never_reused(
     with held(plan(tmp_path)) as started:
         for _ in range(2):
             started.inputs.made_by(asks=True)
-        reuse, (own,) = Reuse(started.plan, started.ledger, print), started.ledger.facts("code:")["absld"]
-        assert reuse._same_code({"absld": [own]}) and reuse._same_code({}) and reuse._same_code({"sat": ["other"]})
+        (own,) = started.ledger.facts("code:")["absld"]
+
+        def takes(theirs: dict[str, list[str]]) -> bool:
+            return Reuse(started.plan, started.ledger, print)._same_code(theirs)  # of a start of its own
+
+        assert takes({"absld": [own]}) and takes({}) and takes({"sat": ["other"]})
         assert "has changed" not in capsys.readouterr().out
         with monkeypatch.context() as patch:
             patch.setattr(method_code, "of", lambda method: "other")
             started.inputs.made_by(asks=True)
             assert "the code of method 'absld' has changed since this study began" in capsys.readouterr().out
-            assert not reuse._same_code({"absld": [own]}) and reuse._same_code({"absld": ["other"]})
+            assert not takes({"absld": [own]}) and takes({"absld": ["other"]})
         started.inputs.made_by(asks=True)
         assert started.ledger.known("code:absld") == [own, "other", own]
-        assert reuse._same_code({"absld": [own]}) and not reuse._same_code({"absld": [own, "other"]})
+        assert takes({"absld": [own]}) and not takes({"absld": [own, "other"]})
