@@ -30,11 +30,12 @@ from benchmarks import timing
 from benchmarks.options import parser
 from benchmarks.plain import PlainABSLD
 
-NONE = Speed(fold=False, channels_last=False, closed_form=False)
+NONE = Speed(fold=False, channels_last=False, minimal_filters=False, closed_form=False)
 SWITCHES = {
     "nothing": NONE,
     "folded batch norm": replace(NONE, fold=True),
     "channels_last": replace(NONE, channels_last=True),
+    "folded, minimal filters": replace(NONE, fold=True, minimal_filters=True),
     "closed-form gradient": replace(NONE, closed_form=True),
     "all of them": Speed(),
 }

@@ -41,7 +41,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/views.py": ({"workloads"}, {"torch"}),
     "absld_search/core/losses.py": (set(), {"torch"}),
     "absld_search/core/speed.py": ({"core.files"}, {"torch"}),
-    "absld_search/core/folding.py": ({"core.speed"}, {"torch"}),
+    "absld_search/core/in_place.py": (set(), {"torch"}),
+    "absld_search/core/winograd.py": (set(), {"torch"}),
+    "absld_search/core/folding.py": ({"core.in_place", "core.speed", "core.winograd"}, {"torch"}),
     "absld_search/core/attacks/": (
         {"core.losses", "core.folding", "core.speed", "core.attacks."},
         {"torch", "pyautoattack"},
@@ -58,7 +60,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "absld_search/core/results.py": ({"core.files"}, {"pyarrow"}),
     "absld_search/core/checkpoints.py": ({"core.files"}, {"torch"}),
     "absld_search/core/logit_blocks.py": ({"core.files"}, {"numpy", "pyarrow", "filelock"}),
-    "absld_search/core/logit_bank.py": ({"core.data", "core.logit_blocks"}, {"numpy", "torch"}),
+    "absld_search/core/logit_bank.py": ({"core.data", "core.folding", "core.logit_blocks"}, {"numpy", "torch"}),
     "absld_search/core/methods/": (
         {"words", "core.attacks", "core.losses", "core.data", "core.logit_bank", "core.methods."},
         {"torch"},

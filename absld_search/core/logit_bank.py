@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import logit_blocks
+from absld_search.core import folding, logit_blocks
 from absld_search.core.data import Batch, Split
 from absld_search.core.logit_blocks import Block, Place
 
@@ -59,9 +59,9 @@ class Network:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network in eval mode, without gradients of its own."""
+        """The network in eval mode, without gradients of its own; its weights never move."""
         made = self._made if isinstance(self._made, nn.Module) else self._made()
-        return made.eval().requires_grad_(False)
+        return folding.settled(made.eval().requires_grad_(False))
 
     def start_epoch(self, number: int) -> None:
         """Told before the batches of an epoch."""

@@ -174,6 +174,8 @@ def bank_folder(setting: Workload, name: str, file: TeacherFile, split: Split, f
     }
     if (size := chunk(split)) != CHUNK[split.labels.device.type]:
         asked["chunk"] = size
+    if asked["device"] == "cpu":
+        asked["network"] = "settled"  # as `folding.settled` computes it: blocks of earlier versions have other bits
     mark = sha256(json.dumps(asked, sort_keys=True).encode())[:12]
     return cache_folder() / "logits" / f"{setting.name}-{name.replace(':', '-')}-{mark}"
 
