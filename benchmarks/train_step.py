@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absld_search.core import models
+from absld_search.core import models, speed
 from absld_search.core.data import Batch, Split
 from absld_search.core.logit_bank import Count, Network
 from absld_search.core.losses import ClassMeans
@@ -30,7 +30,7 @@ from benchmarks import timing
 from benchmarks.options import parser
 from benchmarks.plain import PlainABSLD
 
-NONE = Speed(fold=False, channels_last=False, minimal_filters=False, closed_form=False)
+NONE = Speed(**dict.fromkeys(speed.EXACT, False))
 SWITCHES = {
     "nothing": NONE,
     "folded batch norm": replace(NONE, fold=True),
@@ -105,6 +105,7 @@ def gate(
     """
     student, teacher = models.build(name, 10, 3, 0).double(), models.build("resnet-8-16", 10, 3, 1).double().eval()
     settle(student)
+    speed.choose(teacher, NONE)
     batch = batch_of(batch_size, torch.float64)
     plain = PlainABSLD(copy.deepcopy(student), teacher, 10, num_steps=num_steps)
     torch.manual_seed(5)

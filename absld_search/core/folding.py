@@ -3,8 +3,8 @@
 In eval mode batch norm is y = (x - mean) / sqrt(var + eps) * weight + bias, an affine map per channel, and so can be
 part of a convolution whose output nobody else reads (Jacob et al., CVPR 2018, arXiv:1712.05877, section 3.2). The
 folded network is a copy beside the student; its weights are computed anew whenever it is entered, since the student's
-move. Being frozen it allows more, on a CPU: activations written in place (`in_place`) and wide convolutions in fewer
-multiplications (`winograd`).
+move. Being frozen it allows more, on a CPU (elsewhere it is unmeasured): activations written in place (`in_place`) and
+wide convolutions in fewer multiplications (`winograd`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ PLAIN = (bool, int, float, str)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-_PAIRS: dict[tuple[object, ...], list[Pair]] = {}  # a search's trainings share a few structures: each is followed once
+_PAIRS: dict[
+    tuple[object, ...], list[Pair]
+] = {}  # a search's trainings share a few structures: each is looked into once
 
 
 def pairs(model: nn.Module) -> list[Pair]:
@@ -102,10 +104,11 @@ class Folded:
         self.rest = {name: tensor for name, tensor in mine.items() if tensor.is_floating_point()}
 
     def _shorten(self, wide: bool) -> None:
-        """What a compiler would do better, and a GPU's libraries do."""
-        self.network = in_place.rewritten(self.network)
+        """Compute the same in place, and wide convolutions in fewer multiplications."""
+        if in_place.fits(self.network):
+            self.network = in_place.rewritten(self.network)
         for name, module in list(self.network.named_modules()) if wide else []:
-            if winograd.fits(module):
+            if winograd.fits(module) and not in_place.hooked(module):
                 assert isinstance(module, nn.Conv2d)
                 self.wide.append(winograd.WideConv(module))
                 self.network.set_submodule(name, self.wide[-1])
@@ -162,14 +165,18 @@ def folded(model: nn.Module) -> Iterator[None]:
 
 
 def settled(model: nn.Module) -> nn.Module:
-    """What computes as `model` does, in eval mode, whose weights will not move any more: on a CPU, and where something
-    can be folded, a network that is quicker about it; otherwise `model`."""
-    names = pairs(model) if next(model.parameters(), torch.empty(0)).device.type == "cpu" else []
-    if not names or not speed.of(model).fold:
+    """What computes as `model` does, in eval mode, whose weights will not move any more: `model` itself, or where wide
+    convolutions make it worth while, on a CPU, a network that is quicker and rounds otherwise."""
+    how, device = speed.of(model), next(model.parameters(), torch.empty(0)).device.type
+    if not (how.fold and how.minimal_filters and device == "cpu" and any(map(winograd.fits, model.modules()))):
+        return model
+    names = pairs(model)
+    if not names:
         return model
     found = Folded(model, names, None, 0)
     found.refresh(model)
-    return found.network.to(memory_format=torch.channels_last) if speed.of(model).channels_last else found.network
+    beside = how.channels_last and in_place.fits(model)
+    return found.network.to(memory_format=torch.channels_last) if beside else found.network
 
 
 def _found(model: nn.Module) -> Folded | None:

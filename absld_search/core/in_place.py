@@ -1,5 +1,8 @@
 """A network that writes its activations over those that nobody reads any more: the same bits, less memory to move.
 
+For networks of this project and of PyTorch's modules alone: what a symbol cannot see in others' forward passes, such as
+a gradient of their own, a tensor made on the way or a hook, would be lost in the rewriting.
+
 Where a ReLU or a sum follows a convolution or a batch norm that it alone reads, its result takes the place of what it
 reads (in-place operation: Chen et al., 2016, arXiv:1604.06174, section 3). Autograd allows it: the gradients of all
 of these need no output of theirs but the ReLU's own. And where a convolution alone reads a ReLU, the ReLU's gradient
@@ -15,16 +18,28 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+OURS = ("torch", "absld_search")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MAKERS = (*CONVOLUTIONS, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # of outputs that no gradient needs
 RELUS = (F.relu, torch.relu)
 SUMS = (operator.add, torch.add)
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to `module` or changes what it does."""
+    return any(getattr(module, kind) for kind in HOOKS)
+
+
+def fits(network: nn.Module) -> bool:
+    """Whether a symbol sees all that `network` does."""
+    return all(type(m).__module__.split(".")[0] in OURS and not hooked(m) for m in network.modules())
+
+
 def rewritten(network: nn.Module) -> nn.Module:
     """`network` in eval mode, with its own parameters and their names, writing in place where it may.
 
-    A symbol must be able to follow it, see `folding.pairs`.
+    It `fits`, and a symbol can follow it, see `folding.pairs`. The result can be copied and not pickled.
     """
     graph = fx.Tracer().trace(network)
     free: set[fx.Node] = set()  # tensors that whoever reads them alone may write over
@@ -64,9 +79,10 @@ class _Relu(torch.autograd.Function):
         return x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (result,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will want the gradient's own gradient
+            return torch.ops.aten.threshold_backward(gradient, result, 0)
         return torch.ops.aten.threshold_backward.grad_input(gradient, result, 0, grad_input=gradient)
 
 

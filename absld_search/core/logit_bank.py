@@ -60,8 +60,9 @@ class Network:
     @cached_property
     def model(self) -> nn.Module:
         """The network in eval mode, without gradients of its own; its weights never move."""
-        made = self._made if isinstance(self._made, nn.Module) else self._made()
-        return folding.settled(made.eval().requires_grad_(False))
+        with torch.inference_mode(False):  # whoever asks first, an attack may want a gradient through it later
+            made = self._made if isinstance(self._made, nn.Module) else self._made()
+            return folding.settled(made.eval().requires_grad_(False))
 
     def start_epoch(self, number: int) -> None:
         """Told before the batches of an epoch."""
@@ -80,8 +81,8 @@ class LogitBank(Network):
     """A teacher whose answers on the views of `split` in `stream` are kept in `folder`.
 
     `folder` belongs to this teacher, these images, these views and this kind of device: whoever opens the bank says
-    so by its name. Logits are float32: the bits that the network gives, since it is always asked about chunks of one
-    size, and so gives an image the same bits whoever shares its chunk.
+    so by its name. Logits are float32: the bits that the settled network gives, which is always asked about chunks
+    of one size, and so gives an image the same bits whoever shares its chunk.
     """
 
     def __init__(

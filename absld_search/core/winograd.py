@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDE = 320  # channels on either side from which on it was faster, measured at 256 (even), 320 and 512
+WIDE = 320  # channels on either side from which on it is faster, on a Xeon with AVX-512; even at 256
 FILTER_BASIS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-AS_IT_IS, TURNED = (0, 1, 2, 3), (3, 1, 2, 0)  # in the basis, turning a filter by 180 degrees is an exchange of rows
+AS_IT_IS, TURNED = (0, 1, 2, 3), (3, 1, 2, 0)  # in the basis a filter is turned by 180 degrees by an exchange of rows
 
 
 def fits(module: nn.Module) -> bool:
     """Whether `module` is a convolution that this is for."""
     if type(module) is not nn.Conv2d or min(module.in_channels, module.out_channels) < WIDE:
+        return False
+    if module.weight.dtype not in (torch.float32, torch.float64):
         return False
     shape = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups, module.padding_mode)
     return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
@@ -51,7 +53,7 @@ class WideConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] % 2 or x.shape[3] % 2:
             return F.conv2d(x, self.weight, self.bias, padding=1)
-        found: Tensor = _Filtering.apply(x, self.filters, self.bias)
+        found: Tensor = _Filtering.apply(x, self.filters.transpose(1, 2), self.bias, AS_IT_IS)
         return found
 
 
@@ -59,25 +61,28 @@ class _Filtering(torch.autograd.Function):
     """The gradient of a convolution is the convolution with turned filters, their channels exchanged."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, filters: Tensor, bias: Tensor | None, order: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(filters)
-        return filtered(x, filters.transpose(1, 2), bias, AS_IT_IS)
+        ctx.other = TURNED if order == AS_IT_IS else AS_IT_IS
+        return filtered(x, filters, bias, order)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return filtered(gradient, ctx.saved_tensors[0], None, TURNED), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (filters,) = ctx.saved_tensors
+        return _Filtering.apply(gradient, filters.transpose(1, 2), None, ctx.other), None, None, None
 
 
 def filtered(x: Tensor, filters: Tensor, bias: Tensor | None, order: tuple[int, ...]) -> Tensor:
-    """`x` (B, C, H, W), H and W even, by `filters` (16, C, K), rows in `order`: (B, K, H, W), channels last."""
+    """`x` (B, C, H, W), H and W even, by `filters` (16, C, K), rows in `order`: (B, K, H, W), in memory as `x` is."""
     (size, _, height, width), outside = x.shape, filters.shape[2]
     tiles = _tiles(F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)), order)
     products = torch.bmm(tiles.flatten(2, 4).flatten(0, 1), filters).view(*tiles.shape[:5], outside)
     if bias is not None:
         products[1, 1].add_(bias)  # which goes to all four outputs of a tile alike
     shape = (size, outside, height, width)
-    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format)
     places = out.permute(0, 2, 3, 1).unflatten(2, (width // 2, 2)).unflatten(1, (height // 2, 2))
     for row, part in enumerate(_sums([products[i] for i in order])):
         for column, values in enumerate(_sums([part[i] for i in order])):

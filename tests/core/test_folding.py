@@ -149,7 +149,7 @@ def test_known_gradients_at_the_logits_are_autograds(objective: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_switches_change_rounding_and_nothing_else(name: str) -> None:
     """A whole step of every method with all of the exact switches and with none, in double precision."""
-    none = Speed(fold=False, channels_last=False, closed_form=False)
+    none = Speed(**dict.fromkeys(speed.EXACT, False))
     losses = []
     for how in (Speed(), none):
         student = network(seed=1).double()

@@ -122,6 +122,19 @@ def test_other_views_and_other_images_are_put_to_the_network(tmp_path: Path) -> 
     assert kept.count.looked_up == 0
 
 
+@pytest.mark.parametrize("name", ["cnn-8", "wrn-10-10"])
+def test_an_attack_on_the_teacher_may_follow_an_empty_block(name: str, tmp_path: Path) -> None:
+    """What fills a block builds the network; an attack that needs its gradient may come later (AdaAD)."""
+    train, _ = data.load("digits", {"train": 0.02, "val": 0.98}, "cpu")
+    kept = LogitBank(lambda: models.build(name, 10, 1, 0), "t", train, 3, tmp_path)
+    batch = next(train.batches(8, 3, 1))
+    kept.start_epoch(1)
+    kept.clean_logits(batch)
+    x = batch.x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(kept(x).square().sum(), x)
+    assert kept.count.asked > len(batch.x) and gradient.norm() > 0
+
+
 def test_drawn_with_replacement(tmp_path: Path) -> None:
     kept, even = bank(tmp_path), torch.full((10,), 0.1)
     for batch in split().batches(50, 0, 1, lambda: even):

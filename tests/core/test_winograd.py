@@ -32,6 +32,27 @@ def test_values_and_gradient_are_the_convolutions(shape: tuple[int, ...], bias: 
     assert (found - wanted).norm() <= 1e-13 * wanted.norm()
 
 
+def test_the_answer_lies_in_memory_as_the_question_does() -> None:
+    wide = winograd.WideConv(nn.Conv2d(3, 4, 3, padding=1).requires_grad_(False))
+    wide.prepare()
+    x = torch.rand(2, 3, 4, 4)
+    assert wide(x).is_contiguous() and wide(x).view(2, -1).shape == (2, 64)
+    assert wide(x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_second_derivatives_are_the_convolutions() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, padding=1).double().requires_grad_(False)
+    wide = winograd.WideConv(copy.deepcopy(conv))
+    wide.prepare()
+    found = []
+    for module in (conv, wide):
+        x = torch.linspace(-1, 1, 96, dtype=torch.float64).view(2, 3, 4, 4).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(module(x).pow(3).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), x)[0])
+    assert torch.allclose(*found, rtol=1e-12)
+
+
 def test_the_filters_follow_the_weights() -> None:
     conv, x = nn.Conv2d(3, 4, 3, padding=1).requires_grad_(False), torch.rand(2, 3, 4, 4)
     wide = winograd.WideConv(conv)
@@ -94,3 +115,21 @@ def test_a_teacher_is_settled_once_and_answers_as_it_did() -> None:
     assert fresh.call_count == 1 and torch.equal(*found)
     assert 0 < (found[0] - wanted).norm() <= 1e-12 * wanted.norm()
     assert torch.equal(model(x), wanted), "what was handed in is as it was"
+
+
+def test_a_wide_teacher_gives_an_image_the_same_bits_in_any_company() -> None:
+    network = folding.settled(models.build("wrn-10-10", 10, 3, 0).eval().requires_grad_(False))
+    x, order = torch.rand(16, 3, 16, 16), torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    filled = torch.cat([x[:5], x[4:5].expand(11, -1, -1, -1)])
+    assert torch.equal(network(x)[order], network(x[order]))
+    assert torch.equal(network(x)[:5], network(filled)[:5])
+
+
+def test_only_what_has_wide_layers_is_settled() -> None:
+    narrow = models.build("resnet-8-16", 10, 3, 0).eval()
+    assert folding.settled(narrow) is narrow
+    wide = models.build("wrn-10-10", 10, 3, 0).eval()
+    speed.choose(wide, Speed(minimal_filters=False))
+    assert folding.settled(wide) is wide
+    half = models.build("wrn-10-10", 10, 3, 0).eval().bfloat16()
+    assert folding.settled(half) is half
