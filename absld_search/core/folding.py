@@ -83,12 +83,18 @@ def _fit(model: nn.Module, first: str, second: str) -> bool:
 class Folded:
     """A student with its frozen batch norm folded away: no gradient of a parameter, no statistic to move."""
 
-    def __init__(self, model: nn.Module, found: list[Pair], dtype: torch.dtype | None, compile_for: int) -> None:
+    def __init__(
+        self, model: nn.Module, found: list[Pair], dtype: torch.dtype | None, compile_for: int, shared: bool = False
+    ) -> None:
+        """`shared`: what is not folded is `model`'s own tensors, which nobody may move then."""
         self.pairs, self.form = found, form(model)
-        self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        own = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())} if shared else {}
+        self.network = copy.deepcopy(model, own).eval().requires_grad_(False)
         for conv_name, norm_name in found:
             conv = self.network.get_submodule(conv_name)
             assert isinstance(conv.weight, Tensor)
+            if shared:
+                conv.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
             conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)), requires_grad=False)
             self.network.set_submodule(norm_name, nn.Identity())
         for module in self.network.modules():
@@ -101,7 +107,7 @@ class Folded:
         mine = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
         self.weights = [mine.pop(f"{conv}.weight") for conv, _ in found]
         self.biases = [mine.pop(f"{conv}.bias") for conv, _ in found]
-        self.rest = {name: tensor for name, tensor in mine.items() if tensor.is_floating_point()}
+        self.rest = {name: tensor for name, tensor in mine.items() if tensor.is_floating_point() and not shared}
 
     def _shorten(self, wide: bool) -> None:
         """Compute the same in place, and wide convolutions in fewer multiplications."""
@@ -173,10 +179,13 @@ def settled(model: nn.Module) -> nn.Module:
     names = pairs(model)
     if not names:
         return model
-    found = Folded(model, names, None, 0)
+    found = Folded(model, names, None, 0, shared=True)
     found.refresh(model)
-    beside = how.channels_last and in_place.fits(model)
-    return found.network.to(memory_format=torch.channels_last) if beside else found.network
+    for conv in found.network.modules() if how.channels_last and in_place.fits(model) else ():
+        if isinstance(conv, nn.Conv2d):
+            weight = conv.weight.contiguous(memory_format=torch.channels_last)
+            conv.weight = nn.Parameter(weight, requires_grad=False)  # `model`'s own stays as it lies
+    return found.network
 
 
 def _found(model: nn.Module) -> Folded | None:

@@ -115,6 +115,10 @@ def test_a_teacher_is_settled_once_and_answers_as_it_did() -> None:
     assert fresh.call_count == 1 and torch.equal(*found)
     assert 0 < (found[0] - wanted).norm() <= 1e-12 * wanted.norm()
     assert torch.equal(model(x), wanted), "what was handed in is as it was"
+    weights = dict(teacher.model.named_parameters())
+    assert weights["conv1.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert all(p.is_contiguous() for p in model.parameters())
+    assert weights["block2.layer.0.conv2.weight"] is model.block2.layer[0].conv2.weight, "not folded, and not copied"
 
 
 def test_a_wide_teacher_gives_an_image_the_same_bits_in_any_company() -> None:
