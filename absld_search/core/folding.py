@@ -18,16 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from absld_search.core import in_place, speed, winograd
+from absld_search.core.in_place import CONVOLUTIONS, NORMS
 
 Pair = tuple[str, str]  # names of a convolution and of the batch norm that alone reads it
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PLAIN = (bool, int, float, str)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-_PAIRS: dict[
-    tuple[object, ...], list[Pair]
-] = {}  # a search's trainings share a few structures: each is looked into once
+_PAIRS: dict[tuple[object, ...], list[Pair]] = {}  # of a structure: a search's trainings share a few
 
 
 def pairs(model: nn.Module) -> list[Pair]:
@@ -101,7 +96,7 @@ class Folded:
             if dtype is not None and isinstance(module, (*CONVOLUTIONS, nn.Linear)):
                 module.to(dtype)  # once, where autocast would cast the weights in every pass
         self.wide: list[winograd.WideConv] = []
-        if not compile_for and next(model.parameters()).device.type == "cpu":
+        if not compile_for and _first(model).device.type == "cpu":
             self._shorten(wide=dtype is None and speed.of(model).minimal_filters)
         self.call = speed.compiled(self.network, compile_for) if compile_for else self.network._call_impl
         mine = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
@@ -145,9 +140,14 @@ def _centre(now: dict[str, Tensor], conv: str, norm: str) -> Tensor:
     return mean if bias is None else mean - bias
 
 
+def _first(model: nn.Module) -> Tensor:
+    """A parameter, which says where the network is and in which precision."""
+    return next(model.parameters(), torch.empty(0))
+
+
 def form(model: nn.Module) -> list[object]:
     """What a folded copy depends on beside weights: another form, another copy."""
-    first = next(model.parameters(), torch.empty(0))
+    first = _first(model)
     shapes: list[object] = [(name, type(module)) for name, module in model.named_modules()]
     return [*shapes, first.dtype, first.device, first.shape, speed.of(model)]
 
@@ -173,7 +173,7 @@ def folded(model: nn.Module) -> Iterator[None]:
 def settled(model: nn.Module) -> nn.Module:
     """What computes as `model` does, in eval mode, whose weights will not move any more: `model` itself, or where wide
     convolutions make it worth while, on a CPU, a network that is quicker and rounds otherwise."""
-    how, device = speed.of(model), next(model.parameters(), torch.empty(0)).device.type
+    how, device = speed.of(model), _first(model).device.type
     if not (how.fold and how.minimal_filters and device == "cpu" and any(map(winograd.fits, model.modules()))):
         return model
     names = pairs(model)
@@ -190,7 +190,7 @@ def settled(model: nn.Module) -> nn.Module:
 
 def _found(model: nn.Module) -> Folded | None:
     """The copy of `model` for the precision that its convolutions would now be computed in."""
-    device = next(model.parameters(), torch.empty(0)).device.type
+    device = _first(model).device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     kept = _FOLDED.setdefault(model, {})
     known = kept.get(dtype)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 OURS = ("torch", "absld_search")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-MAKERS = (*CONVOLUTIONS, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # of outputs that no gradient needs
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+MAKERS = (*CONVOLUTIONS, *NORMS)  # of outputs that no gradient needs
 RELUS = (F.relu, torch.relu)
 SUMS = (operator.add, torch.add)
 

@@ -25,9 +25,7 @@ PRECISIONS = ("fp32", "bf16")
 class Speed:
     """Which short cuts a network takes."""
 
-    fold: bool = (
-        True  # batch norm inside the convolutions, activations in place, while frozen: attacks, evaluations, teachers
-    )
+    fold: bool = True  # batch norm inside the convolutions, and activations in place, while the network is frozen
     channels_last: bool = True  # images and weights with their channels side by side in memory
     minimal_filters: bool = True  # wide 3x3 convolutions of a folded network, on a CPU, in fewer multiplications
     closed_form: bool = True  # an attack starts backward from the objective's known gradient at the logits

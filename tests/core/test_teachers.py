@@ -59,11 +59,10 @@ def test_the_network_that_is_asked_is_the_one_in_the_file(tiny: Workload, folder
     train, _ = data.load("cifar10", tiny.split, "cpu", folders.data, tiny.augmentation)
     batch = next(train.batches(8, 0, 1))
     expected = models.build("wrn-10-1", 10, 3, 1).eval()(batch.x)
-    found = teacher_making.teacher(tiny, "file", train, folders).clean_logits(batch)
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(teacher_making.teacher(tiny, "file", train, folders).clean_logits(batch), expected)
     half = teacher_making.teacher(tiny, "half", train, folders)
-    assert isinstance(half._made(), teachers.Half)
-    assert torch.equal(half.clean_logits(batch), found), "on a CPU it stays in single precision"
+    assert isinstance(half.model, teachers.Half)
+    assert torch.equal(half.clean_logits(batch), expected), "on a CPU it stays in single precision"
 
 
 def test_half_precision_takes_and_gives_floats() -> None:
