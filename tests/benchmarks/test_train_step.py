@@ -45,7 +45,7 @@ class Calls(TorchDispatchMode):
 def small_images(size: int) -> Batch:
     """8x8: what is called on a GPU does not depend on the size of an image.
 
-    Minimal filters, a CPU's, are more calls on larger images; here they stand aside, since the widest layers see one pixel.
+    Minimal filters, a CPU's, are more calls on larger images; here they stand aside: the widest layers see one pixel.
     """
     x = torch.rand(size, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     y = torch.arange(size) % 10
